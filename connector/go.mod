@@ -1,0 +1,9 @@
+module github.com/linkerhq/linker/connector
+
+go 1.26.0
+
+require github.com/linkerhq/linker/pkg v0.0.0
+
+require github.com/coder/websocket v1.8.15 // indirect
+
+replace github.com/linkerhq/linker/pkg => ../pkg

@@ -1,0 +1,349 @@
+// Package delivery is what a lane and a connector say to each other over the
+// live plane. A lane sends a Batch to a connector: frames for sessions, each
+// numbered d per session. The connector answers with Answers: up to which d it
+// has taken, up to which the sockets have proved receipt, and what is gone.
+// A lane that changes hands sends an Announcement, which connectors answer with
+// their sessions of that lane.
+//
+// Everything here is at most once and may arrive twice, late or never; the
+// numbers and epochs make that harmless.
+package delivery
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/internal/bin"
+)
+
+// MaxMessageSize is the largest message a batcher builds out of several items,
+// in bytes: it fits the 32 KB read buffer of the live plane's client. A single
+// larger item travels alone.
+const MaxMessageSize = 28 << 10
+
+// ConnectorSubject is where a connector listens for batches.
+func ConnectorSubject(domain string, c ident.Connector) string {
+	return "conn." + domain + "." + c.Name + "." + c.Incarnation.String()
+}
+
+// LaneSubject is where the owner of a lane listens for answers.
+func LaneSubject(domain string, lane int) string { return fmt.Sprintf("lane.%s.%d", domain, lane) }
+
+// FastSubject is where the owner of a lane listens for FAST envelopes, one
+// encoded envelope a message.
+func FastSubject(domain string, lane int) string { return fmt.Sprintf("fast.%s.%d", domain, lane) }
+
+// EpochSubject is where all connectors of a domain listen for announcements.
+func EpochSubject(domain string) string { return "epoch." + domain }
+
+// Kind says what an item of a batch is. The numbers are on the wire.
+type Kind uint8
+
+// The kinds of items.
+const (
+	KindFrame    Kind = 1 // a frame to be written and proved, numbered
+	KindFast     Kind = 2 // a frame to be written, not numbered; Token asks for proof
+	KindClose    Kind = 3 // the master closes the socket; numbered, so that it is not lost
+	KindLoggedIn Kind = 4 // the lane knows the session; not numbered
+)
+
+// Target is one session an item is for.
+type Target struct {
+	Session uint64
+	User    ident.UserID // whom the record names: the connector checks that the session is that user's
+	D       uint64       // dense per session from 1; 0 for kinds that are not numbered
+}
+
+// Item is one frame, or one instruction, for one or several sessions.
+type Item struct {
+	Kind    Kind
+	Late    bool // newer ones have been delivered before it
+	Urgent  bool // a confirmation waits for the proof: do not delay the ping
+	ID      ident.MessageID
+	Pos     envelope.Position // of the record; of KindLoggedIn the login's position L
+	Token   uint64            // of KindFast: comes back in Answers.FastProved, 0: no proof wanted; of a frame that completes a fetch: the Request
+	Targets []Target
+	Frame   []byte
+}
+
+// Batch is what a lane sends to one connector in one message.
+type Batch struct {
+	Lane  int
+	Epoch envelope.Position
+	Items []Item
+}
+
+const version = 1
+
+// AppendHeader appends the beginning of a batch; items follow by Item.Append.
+func (b *Batch) AppendHeader(dst []byte) []byte {
+	dst = append(dst, version)
+	dst = binary.AppendUvarint(dst, uint64(b.Lane))
+	return appendPosition(dst, b.Epoch)
+}
+
+// Append appends the whole batch.
+func (b *Batch) Append(dst []byte) []byte {
+	dst = b.AppendHeader(dst)
+	for i := range b.Items {
+		dst = b.Items[i].Append(dst)
+	}
+	return dst
+}
+
+const (
+	flagLate = 1 << iota
+	flagUrgent
+)
+
+// Append appends the encoding of one item.
+func (it *Item) Append(dst []byte) []byte {
+	var flags byte
+	if it.Late {
+		flags |= flagLate
+	}
+	if it.Urgent {
+		flags |= flagUrgent
+	}
+	dst = append(dst, byte(it.Kind), flags)
+	dst = append(dst, it.ID[:]...)
+	dst = appendPosition(dst, it.Pos)
+	dst = binary.AppendUvarint(dst, it.Token)
+	dst = binary.AppendUvarint(dst, uint64(len(it.Targets)))
+	for _, t := range it.Targets {
+		dst = bin.AppendUint64(dst, t.Session)
+		dst = bin.AppendString(dst, t.User)
+		dst = binary.AppendUvarint(dst, t.D)
+	}
+	return bin.AppendString(dst, it.Frame)
+}
+
+// DecodeBatch reads a batch. Frames alias b.
+func DecodeBatch(b []byte) (Batch, error) {
+	r := bin.NewReader(b)
+	if v := r.Byte(); v != version {
+		return Batch{}, fmt.Errorf("batch: unknown version %d", v)
+	}
+	batch := Batch{Lane: int(uint32(r.Uvarint())), Epoch: readPosition(r)}
+	for r.More() {
+		it := Item{Kind: Kind(r.Byte())}
+		flags := r.Byte()
+		it.Late, it.Urgent = flags&flagLate != 0, flags&flagUrgent != 0
+		r.Copy(it.ID[:])
+		it.Pos = readPosition(r)
+		it.Token = r.Uvarint()
+		it.Targets = make([]Target, r.Count(10))
+		for i := range it.Targets {
+			it.Targets[i] = Target{Session: r.Uint64(), User: ident.UserID(r.String()), D: r.Uvarint()}
+		}
+		it.Frame = r.Bytes()
+		batch.Items = append(batch.Items, it)
+	}
+	if err := r.Close(); err != nil {
+		return Batch{}, fmt.Errorf("batch: %w", err)
+	}
+	return batch, nil
+}
+
+// Progress is how far one session is: the highest d taken up, in order, and the
+// highest d up to which everything is proved to have been received. Gap says
+// that a later d came and was refused: send again from Taken+1.
+type Progress struct {
+	Session uint64
+	Taken   uint64
+	Proved  uint64
+	Gap     bool
+}
+
+// Unproved is a delivery that a session has taken and not proved.
+type Unproved struct {
+	D   uint64
+	Pos envelope.Position
+	ID  ident.MessageID
+}
+
+// SessionState is a session as its connector knows it, for a lane's new owner.
+type SessionState struct {
+	Progress
+	User     ident.UserID
+	L        envelope.Position // of its login; zero with FeaturePush, or as long as it is not known
+	Features envelope.Features
+	Unproved []Unproved
+}
+
+// Answers is what a connector sends to one lane in one message. Answers for
+// another epoch than the lane's own are ignored by it.
+type Answers struct {
+	Lane       int
+	Epoch      envelope.Position
+	Connector  ident.Connector
+	Progress   []Progress
+	Gone       []uint64 // sessions that a batch named and that do not exist
+	FastProved []uint64 // tokens
+	Joined     bool     // Sessions is the whole list: the answer to an announcement
+	Sessions   []SessionState
+}
+
+const (
+	flagJoined = 1 << iota
+)
+
+// Append appends the encoding of a.
+func (a *Answers) Append(dst []byte) []byte {
+	var flags byte
+	if a.Joined {
+		flags |= flagJoined
+	}
+	dst = append(dst, version, flags)
+	dst = binary.AppendUvarint(dst, uint64(a.Lane))
+	dst = appendPosition(dst, a.Epoch)
+	dst = bin.AppendString(dst, a.Connector.Name)
+	dst = append(dst, a.Connector.Incarnation[:]...)
+	dst = binary.AppendUvarint(dst, uint64(len(a.Progress)))
+	for _, p := range a.Progress {
+		dst = appendProgress(dst, p)
+	}
+	dst = appendUint64s(dst, a.Gone)
+	dst = appendUint64s(dst, a.FastProved)
+	dst = binary.AppendUvarint(dst, uint64(len(a.Sessions)))
+	for _, s := range a.Sessions {
+		dst = appendProgress(dst, s.Progress)
+		dst = bin.AppendString(dst, s.User)
+		dst = appendPosition(dst, s.L)
+		dst = append(dst, byte(s.Features))
+		dst = binary.AppendUvarint(dst, uint64(len(s.Unproved)))
+		for _, u := range s.Unproved {
+			dst = binary.AppendUvarint(dst, u.D)
+			dst = appendPosition(dst, u.Pos)
+			dst = append(dst, u.ID[:]...)
+		}
+	}
+	return dst
+}
+
+// DecodeAnswers reads answers. Nothing aliases b.
+func DecodeAnswers(b []byte) (Answers, error) {
+	r := bin.NewReader(b)
+	if v := r.Byte(); v != version {
+		return Answers{}, fmt.Errorf("answers: unknown version %d", v)
+	}
+	var a Answers
+	a.Joined = r.Byte()&flagJoined != 0
+	a.Lane = int(uint32(r.Uvarint()))
+	a.Epoch = readPosition(r)
+	a.Connector.Name = r.String()
+	r.Copy(a.Connector.Incarnation[:])
+	a.Progress = make([]Progress, r.Count(11))
+	for i := range a.Progress {
+		a.Progress[i] = readProgress(r)
+	}
+	a.Gone = readUint64s(r)
+	a.FastProved = readUint64s(r)
+	a.Sessions = make([]SessionState, r.Count(16))
+	for i := range a.Sessions {
+		s := SessionState{Progress: readProgress(r), User: ident.UserID(r.String()), L: readPosition(r), Features: envelope.Features(r.Byte())}
+		s.Unproved = make([]Unproved, r.Count(19))
+		for j := range s.Unproved {
+			u := Unproved{D: r.Uvarint(), Pos: readPosition(r)}
+			r.Copy(u.ID[:])
+			s.Unproved[j] = u
+		}
+		a.Sessions[i] = s
+	}
+	if err := r.Close(); err != nil {
+		return Answers{}, fmt.Errorf("answers: %w", err)
+	}
+	return a, nil
+}
+
+// Announcement says, every second, that a lane has an owner. A connector that
+// sees a higher epoch than it knew, or Joining, answers with its sessions.
+type Announcement struct {
+	Lane    int
+	Epoch   envelope.Position
+	Joining bool // the owner collects sessions and does not yet deliver
+	Full    bool // the lane's backlog nears what the log retains: accept nothing for it
+	Lag     int64
+}
+
+const (
+	flagJoining = 1 << iota
+	flagFull
+)
+
+// Append appends the encoding of a.
+func (a *Announcement) Append(dst []byte) []byte {
+	var flags byte
+	if a.Joining {
+		flags |= flagJoining
+	}
+	if a.Full {
+		flags |= flagFull
+	}
+	dst = append(dst, version, flags)
+	dst = binary.AppendUvarint(dst, uint64(a.Lane))
+	dst = appendPosition(dst, a.Epoch)
+	return binary.AppendVarint(dst, a.Lag)
+}
+
+// DecodeAnnouncement reads an announcement.
+func DecodeAnnouncement(b []byte) (Announcement, error) {
+	r := bin.NewReader(b)
+	if v := r.Byte(); v != version {
+		return Announcement{}, fmt.Errorf("announcement: unknown version %d", v)
+	}
+	flags := r.Byte()
+	a := Announcement{
+		Joining: flags&flagJoining != 0,
+		Full:    flags&flagFull != 0,
+		Lane:    int(uint32(r.Uvarint())),
+		Epoch:   readPosition(r),
+		Lag:     r.Varint(),
+	}
+	if err := r.Close(); err != nil {
+		return Announcement{}, fmt.Errorf("announcement: %w", err)
+	}
+	return a, nil
+}
+
+func appendPosition(dst []byte, p envelope.Position) []byte {
+	dst = binary.AppendUvarint(dst, uint64(p.Generation))
+	return binary.AppendVarint(dst, p.Offset)
+}
+
+func readPosition(r *bin.Reader) envelope.Position {
+	return envelope.Position{Generation: uint32(r.Uvarint()), Offset: r.Varint()}
+}
+
+func appendProgress(dst []byte, p Progress) []byte {
+	dst = bin.AppendUint64(dst, p.Session)
+	dst = binary.AppendUvarint(dst, p.Taken)
+	dst = binary.AppendUvarint(dst, p.Proved)
+	var gap byte
+	if p.Gap {
+		gap = 1
+	}
+	return append(dst, gap)
+}
+
+func readProgress(r *bin.Reader) Progress {
+	return Progress{Session: r.Uint64(), Taken: r.Uvarint(), Proved: r.Uvarint(), Gap: r.Byte() != 0}
+}
+
+func appendUint64s(dst []byte, list []uint64) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(list)))
+	for _, v := range list {
+		dst = bin.AppendUint64(dst, v)
+	}
+	return dst
+}
+
+func readUint64s(r *bin.Reader) []uint64 {
+	list := make([]uint64, r.Count(8))
+	for i := range list {
+		list[i] = r.Uint64()
+	}
+	return list
+}

@@ -1,0 +1,87 @@
+package delivery_test
+
+import (
+	"bytes"
+	"reflect"
+	"testing"
+
+	"github.com/linkerhq/linker/pkg/delivery"
+	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/ident"
+)
+
+var epoch = envelope.Position{Generation: 3, Offset: 1 << 40}
+
+func batch() delivery.Batch {
+	return delivery.Batch{Lane: 23, Epoch: epoch, Items: []delivery.Item{
+		{Kind: delivery.KindFrame, Late: true, Urgent: true, ID: ident.MessageID{7}, Pos: epoch, Targets: []delivery.Target{{Session: 1 << 63, User: "ANZ-1", D: 1}, {Session: 2, User: "ANZ-2", D: 1 << 50}}, Frame: []byte(`{}`)},
+		{Kind: delivery.KindFast, Token: 99, Targets: []delivery.Target{{Session: 3, User: "ANZ-3"}}, Frame: []byte(`{"a":1}`)},
+	}}
+}
+
+func answers() delivery.Answers {
+	return delivery.Answers{
+		Lane: 2, Epoch: epoch, Connector: ident.Connector{Name: "c", Incarnation: ident.Incarnation{1}},
+		Progress: []delivery.Progress{{Session: 5, Taken: 9, Proved: 8, Gap: true}}, Gone: []uint64{1, 2}, FastProved: []uint64{4}, Joined: true,
+		Sessions: []delivery.SessionState{{Progress: delivery.Progress{Session: 6, Taken: 2}, User: "ANZ-1", L: epoch, Features: envelope.FeatureAck, Unproved: []delivery.Unproved{{D: 2, Pos: epoch, ID: ident.MessageID{8}}}}},
+	}
+}
+
+func TestBatchSurvivesTheWire(t *testing.T) {
+	t.Parallel()
+	want := batch()
+	got, err := delivery.DecodeBatch(want.Append(nil))
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+	}
+}
+
+func TestAnswersSurviveTheWire(t *testing.T) {
+	t.Parallel()
+	want := answers()
+	got, err := delivery.DecodeAnswers(want.Append(nil))
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+	}
+}
+
+func TestAnnouncementSurvivesTheWire(t *testing.T) {
+	t.Parallel()
+	want := delivery.Announcement{Lane: 7, Epoch: epoch, Joining: true, Full: true, Lag: 12}
+	got, err := delivery.DecodeAnnouncement(want.Append(nil))
+	if err != nil || got != want {
+		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+	}
+}
+
+func FuzzDecodeBatch(f *testing.F) {
+	b := batch()
+	f.Add(b.Append(nil))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		got, err := delivery.DecodeBatch(in)
+		if err != nil {
+			return
+		}
+		once := got.Append(nil)
+		again, err := delivery.DecodeBatch(once)
+		if err != nil || !bytes.Equal(once, again.Append(nil)) {
+			t.Fatalf("an accepted batch does not survive: %v", err)
+		}
+	})
+}
+
+func FuzzDecodeAnswers(f *testing.F) {
+	a := answers()
+	f.Add(a.Append(nil))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		got, err := delivery.DecodeAnswers(in)
+		if err != nil {
+			return
+		}
+		once := got.Append(nil)
+		again, err := delivery.DecodeAnswers(once)
+		if err != nil || !bytes.Equal(once, again.Append(nil)) {
+			t.Fatalf("accepted answers do not survive: %v", err)
+		}
+	})
+}

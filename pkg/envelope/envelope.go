@@ -1,0 +1,242 @@
+// Package envelope is what travels between the services of a domain: one
+// record of a lane. The client's frame travels inside as the bytes that will be
+// written to the receiver's socket; nothing on the way encodes it again.
+//
+// An Envelope is a value: whoever changes one changes a copy.
+package envelope
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/internal/bin"
+)
+
+// Kind says what a record is. The numbers are stored: they are never reused.
+type Kind uint8
+
+// The kinds of records.
+const (
+	KindMessage       Kind = 1  // a MESSAGE, for one or several users of the lane
+	KindConfirmation  Kind = 2  // a MESSAGE_CONFIRMATION for the sender of a message
+	KindPresence      Kind = 3  // USER_CONNECTED or USER_DISCONNECTED for a master
+	KindLogin         Kind = 4  // a session begins; its position divides what is stored for it
+	KindLogout        Kind = 5  // a session has ended
+	KindFetch         Kind = 6  // a session asks for what is stored
+	KindClose         Kind = 7  // the master closes all sockets of a user
+	KindConnectorDown Kind = 8  // the lane's owner found a connector dead
+	KindEpoch         Kind = 9  // a new owner has taken the lane; its position is the epoch
+	KindFailure       Kind = 10 // a DELIVER_FAILED for a sender's open sockets; FAST only
+)
+
+// String names the kind as metrics and logs do.
+func (k Kind) String() string {
+	switch k {
+	case KindMessage:
+		return "message"
+	case KindConfirmation:
+		return "confirmation"
+	case KindPresence:
+		return "presence"
+	case KindLogin:
+		return "login"
+	case KindLogout:
+		return "logout"
+	case KindFetch:
+		return "fetch"
+	case KindClose:
+		return "close"
+	case KindConnectorDown:
+		return "connector_down"
+	case KindEpoch:
+		return "epoch"
+	case KindFailure:
+		return "failure"
+	}
+	return fmt.Sprintf("kind_%d", uint8(k))
+}
+
+// Deliverable says whether a record of this kind carries a frame for users.
+func (k Kind) Deliverable() bool {
+	return k == KindMessage || k == KindConfirmation || k == KindPresence
+}
+
+// Position is a place in a lane's log: the generation of the topic, which an
+// operator raises when the topic is made anew, and the offset.
+type Position struct {
+	Generation uint32
+	Offset     int64
+}
+
+// Compare orders positions as the log does.
+func (p Position) Compare(q Position) int {
+	return cmp.Or(cmp.Compare(p.Generation, q.Generation), cmp.Compare(p.Offset, q.Offset))
+}
+
+// Before says whether p lies before q.
+func (p Position) Before(q Position) bool { return p.Compare(q) < 0 }
+
+// Recipient is one user a message is for. N is the message's number among those
+// of its stream to this user, from 1; 0 where the record has no stream.
+type Recipient struct {
+	User ident.UserID
+	N    uint64
+}
+
+// Features are what a client asked for when it logged in.
+type Features uint8
+
+// The features of a session.
+const (
+	FeatureAccept Features = 1 << iota // wants MESSAGE_ACCEPTED
+	FeatureAck                         // confirms receipt with MESSAGE_ACK
+	FeaturePush                        // wants everything stored pushed after login
+	FeatureHints                       // sent a features list at all: understands MISSING_MESSAGES_AVAILABLE and GO_AWAY
+)
+
+// Has says whether all of want are in f.
+func (f Features) Has(want Features) bool { return f&want == want }
+
+// Envelope is one record. Which fields are meaningful depends on Kind.
+type Envelope struct {
+	Kind      Kind
+	Confirm   bool // the sender wants a MESSAGE_CONFIRMATION
+	Remember  bool // the id is the only mark of a duplicate: the lane remembers it
+	ID        ident.MessageID
+	Stream    uint64       // the sender's stream; 0: none
+	From      ident.UserID // the sender; of a presence event the user it is about
+	To        []Recipient  // never empty but for KindEpoch and KindConnectorDown
+	CreatedAt int64        // milliseconds since 1970, for display
+	Reference string       // of the message, for its confirmation
+	Frame     []byte       // the finished client frame
+
+	// Of KindLogin, KindLogout, KindFetch; Connector also of KindConnectorDown.
+	Session   uint64
+	Connector ident.Connector
+	Features  Features // of KindLogin
+	Request   uint64   // of KindFetch: unique in its session
+	Count     int      // of KindFetch
+}
+
+const version = 1
+
+const (
+	flagConfirm = 1 << iota
+	flagRemember
+	flagSession // the session part follows
+)
+
+// Append appends the encoding of e.
+func (e *Envelope) Append(b []byte) []byte {
+	var flags byte
+	if e.Confirm {
+		flags |= flagConfirm
+	}
+	if e.Remember {
+		flags |= flagRemember
+	}
+	session := e.Session != 0 || e.Connector != (ident.Connector{})
+	if session {
+		flags |= flagSession
+	}
+	b = append(b, version, byte(e.Kind), flags)
+	b = append(b, e.ID[:]...)
+	b = bin.AppendUint64(b, e.Stream)
+	b = bin.AppendString(b, e.From)
+	b = binary.AppendUvarint(b, uint64(len(e.To)))
+	for _, r := range e.To {
+		b = bin.AppendString(b, r.User)
+		b = binary.AppendUvarint(b, r.N)
+	}
+	b = binary.AppendVarint(b, e.CreatedAt)
+	b = bin.AppendString(b, e.Reference)
+	if session {
+		b = bin.AppendUint64(b, e.Session)
+		b = bin.AppendString(b, e.Connector.Name)
+		b = append(b, e.Connector.Incarnation[:]...)
+		b = append(b, byte(e.Features))
+		b = bin.AppendUint64(b, e.Request)
+		b = binary.AppendVarint(b, int64(e.Count))
+	}
+	return bin.AppendString(b, e.Frame)
+}
+
+// ErrVersion is reported for a record of a version this program does not know.
+var ErrVersion = errors.New("unknown envelope version")
+
+// Decode reads an encoded envelope. Frame aliases b.
+func Decode(b []byte) (Envelope, error) {
+	r := bin.NewReader(b)
+	if v := r.Byte(); v != version {
+		return Envelope{}, fmt.Errorf("%w %d", ErrVersion, v)
+	}
+	var e Envelope
+	e.Kind = Kind(r.Byte())
+	flags := r.Byte()
+	e.Confirm = flags&flagConfirm != 0
+	e.Remember = flags&flagRemember != 0
+	r.Copy(e.ID[:])
+	e.Stream = r.Uint64()
+	e.From = ident.UserID(r.String())
+	if n := r.Count(2); n > 0 {
+		e.To = make([]Recipient, n)
+		for i := range e.To {
+			e.To[i] = Recipient{User: ident.UserID(r.String()), N: r.Uvarint()}
+		}
+	}
+	e.CreatedAt = r.Varint()
+	e.Reference = r.String()
+	if flags&flagSession != 0 {
+		e.Session = r.Uint64()
+		e.Connector.Name = r.String()
+		r.Copy(e.Connector.Incarnation[:])
+		e.Features = Features(r.Byte())
+		e.Request = r.Uint64()
+		e.Count = int(r.Varint())
+	}
+	e.Frame = r.Bytes()
+	if err := r.Close(); err != nil {
+		return Envelope{}, fmt.Errorf("envelope: %w", err)
+	}
+	if err := e.validate(); err != nil {
+		return Envelope{}, fmt.Errorf("envelope: %w", err)
+	}
+	return e, nil
+}
+
+// validate refuses what no service of ours writes.
+func (e *Envelope) validate() error {
+	switch e.Kind {
+	case KindMessage, KindConfirmation, KindPresence, KindFailure:
+		if len(e.Frame) == 0 {
+			return fmt.Errorf("%s without a frame", e.Kind)
+		}
+	case KindLogin, KindLogout, KindFetch:
+		if e.Session == 0 {
+			return fmt.Errorf("%s without a session", e.Kind)
+		}
+		if len(e.To) != 1 {
+			return fmt.Errorf("%s for %d users", e.Kind, len(e.To))
+		}
+	case KindClose:
+	case KindConnectorDown, KindEpoch:
+		return nil
+	default:
+		return fmt.Errorf("unknown %s", e.Kind)
+	}
+	if len(e.To) == 0 {
+		return fmt.Errorf("%s without a recipient", e.Kind)
+	}
+	for _, to := range e.To {
+		if _, err := ident.ParseUserID(string(to.User)); err != nil {
+			return fmt.Errorf("recipient: %w", err)
+		}
+	}
+	return nil
+}
+
+// User is the first recipient, for kinds that have just one.
+func (e *Envelope) User() ident.UserID { return e.To[0].User }

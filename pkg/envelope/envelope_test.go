@@ -1,0 +1,75 @@
+package envelope_test
+
+import (
+	"bytes"
+	"reflect"
+	"testing"
+
+	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/ident"
+)
+
+func samples() []envelope.Envelope {
+	to := []envelope.Recipient{{User: "ANZ-1", N: 1}, {User: "ANZ-2", N: 1 << 60}}
+	return []envelope.Envelope{
+		{Kind: envelope.KindMessage, Confirm: true, Remember: true, ID: ident.MessageID{1, 2}, Stream: 1 << 63, From: "ANZ-9", To: to, CreatedAt: -5, Reference: "a\x00é", Frame: []byte(`{"type":"MESSAGE"}`)},
+		{Kind: envelope.KindLogin, To: to[:1], Session: 7, Connector: ident.Connector{Name: "c-1", Incarnation: ident.Incarnation{9}}, Features: envelope.FeaturePush | envelope.FeatureHints, Frame: []byte{}},
+		{Kind: envelope.KindFetch, To: to[:1], Session: 7, Request: 3, Count: 2000, Frame: []byte{}},
+		{Kind: envelope.KindEpoch, Frame: []byte{}},
+	}
+}
+
+func TestDecodeIsTheInverseOfAppend(t *testing.T) {
+	t.Parallel()
+	for _, want := range samples() {
+		got, err := envelope.Decode(want.Append(nil))
+		if err != nil {
+			t.Fatalf("%s: %v", want.Kind, err)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s:\n got %+v\nwant %+v", want.Kind, got, want)
+		}
+	}
+}
+
+func TestDecodeRefusesEveryPrefixAndAnythingBehind(t *testing.T) {
+	t.Parallel()
+	for _, e := range samples() {
+		b := e.Append(nil)
+		for n := range b {
+			if _, err := envelope.Decode(b[:n]); err == nil {
+				t.Errorf("%s: the first %d of %d bytes were accepted", e.Kind, n, len(b))
+			}
+		}
+		if _, err := envelope.Decode(append(b, 0)); err == nil {
+			t.Errorf("%s: a byte behind the end was accepted", e.Kind)
+		}
+	}
+}
+
+func TestPositionsOrderByGenerationThenOffset(t *testing.T) {
+	t.Parallel()
+	a, b := envelope.Position{Generation: 1, Offset: 9}, envelope.Position{Generation: 2, Offset: 0}
+	if !a.Before(b) || b.Before(a) || a.Before(a) {
+		t.Errorf("%v and %v are not ordered", a, b)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, e := range samples() {
+		f.Add(e.Append(nil))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := envelope.Decode(b)
+		if err != nil {
+			return
+		}
+		again, err := envelope.Decode(e.Append(nil))
+		if err != nil {
+			t.Fatalf("an accepted envelope does not survive: %v", err)
+		}
+		if !bytes.Equal(again.Append(nil), e.Append(nil)) {
+			t.Fatal("an accepted envelope changes when it is encoded again")
+		}
+	})
+}

@@ -1,0 +1,60 @@
+package ident
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+)
+
+// MessageID names a message: every copy of it, however often sent and to
+// however many members of a group, has the same. It is derived from what the
+// message is, never drawn, so that a repeated attempt arrives at the same id.
+type MessageID [16]byte
+
+// String is the form that clients see: 22 characters of unpadded base64url.
+func (id MessageID) String() string { return base64.RawURLEncoding.EncodeToString(id[:]) }
+
+// AppendText appends the form that clients see.
+func (id MessageID) AppendText(b []byte) ([]byte, error) {
+	return base64.RawURLEncoding.AppendEncode(b, id[:]), nil
+}
+
+// ClientMessageID derives the id of a message that its sender named itself.
+func ClientMessageID(sender UserID, clientID string) MessageID {
+	return derive("client", string(sender), clientID)
+}
+
+// StreamMessageID derives the id of a direct message from its place in its
+// sender's stream.
+func StreamMessageID(stream uint64, to UserID, n uint64) MessageID {
+	return derive("stream", string(to), string(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, stream), n)))
+}
+
+// GroupMessageID derives the id of a group message, one for all members, from
+// its sender's stream and the counter of that stream's group messages.
+func GroupMessageID(stream, counter uint64) MessageID {
+	return derive("group", "", string(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, stream), counter)))
+}
+
+// ConfirmationID derives the id of the confirmation of a message.
+func ConfirmationID(of MessageID) MessageID { return derive("confirmation", string(of[:]), "") }
+
+// PresenceID derives the id of a presence event from the user it is about and
+// the count of that user's events.
+func PresenceID(about UserID, n uint64) MessageID {
+	return derive("presence", string(about), string(binary.BigEndian.AppendUint64(nil, n)))
+}
+
+// derive hashes unambiguously: each part is preceded by its length.
+func derive(kind, a, b string) MessageID {
+	h := sha256.New()
+	var length [4]byte
+	for _, part := range []string{kind, a, b} {
+		binary.BigEndian.PutUint32(length[:], uint32(len(part)))
+		h.Write(length[:])
+		h.Write([]byte(part))
+	}
+	var id MessageID
+	copy(id[:], h.Sum(nil))
+	return id
+}

@@ -62,7 +62,7 @@ type Item struct {
 	Late    bool // newer ones have been delivered before it
 	Urgent  bool // a confirmation waits for the proof: do not delay the ping
 	ID      ident.MessageID
-	Pos     envelope.Position // of the record; of KindLoggedIn the login's position L
+	Pos     envelope.Position // of the record; of KindLoggedIn the position L of the login, zero with FeaturePush
 	Token   uint64            // of KindFast: comes back in Answers.FastProved, 0: no proof wanted; of a frame that completes a fetch: the Request
 	Targets []Target
 	Frame   []byte
@@ -168,7 +168,7 @@ type Unproved struct {
 type SessionState struct {
 	Progress
 	User     ident.UserID
-	L        envelope.Position // of its login; zero with FeaturePush, or as long as it is not known
+	L        envelope.Position // of its login record; zero with FeaturePush
 	Features envelope.Features
 	Unproved []Unproved
 }

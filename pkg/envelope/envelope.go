@@ -117,7 +117,7 @@ type Envelope struct {
 	Session   uint64
 	Connector ident.Connector
 	Features  Features // of KindLogin
-	Request   uint64   // of KindFetch: unique in its session
+	Request   uint64   // of KindFetch: rises with each of a session; of KindLogout: the highest d proved
 	Count     int      // of KindFetch
 }
 

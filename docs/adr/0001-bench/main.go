@@ -84,12 +84,19 @@ func measure(s store, dir string) {
 		})
 	}
 	timed("delete of 100 by key", 40, func(i int) { check(s.remove(reader[i*100 : (i+1)*100])) })
-	backlog("hoarder", 100_000)
+	hoard := backlog("hoarder", 100_000)
 	timed("count of 100000", 10, func(int) {
 		if n := must(s.count("hoarder", 1<<30)); n != 100_000 {
 			log.Fatal("counted ", n)
 		}
 	})
+	for part := range slices.Chunk(hoard, 1000) {
+		check(s.remove(part))
+	}
+	check(s.put([]row{newRow("hoarder", 200_000)}, true))
+	timed("read behind 100000 deleted", 50, func(int) { _ = must(s.read("hoarder", 1)) })
+	insert(w, 1, 3*time.Second)
+	insert(w, 16, 3*time.Second)
 	fmt.Printf("size at the end            %10d MB\n", size(dir)>>20)
 	time.AfterFunc(time.Second, func() { check(syscall.Kill(os.Getpid(), syscall.SIGKILL)) })
 	insert(w, 16, time.Minute)

@@ -168,13 +168,13 @@ func (s pebbleStore) close() error                            { return s.db.Clos
 type sqliteStore struct{ write, reads *sql.DB }
 
 func openSQLite(dir string) (store, error) {
-	url := "file:" + filepath.Join(dir, "db") + "?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-65536)&_pragma=mmap_size(8000000000)"
+	url := "file:" + filepath.Join(dir, "db") + "?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-16384)&_pragma=busy_timeout(5000)"
 	write, err := sql.Open("sqlite", url)
 	if err != nil {
 		return nil, err
 	}
 	write.SetMaxOpenConns(1)
-	_, err = write.Exec(`CREATE TABLE IF NOT EXISTS rows (target TEXT, offset INT, id BLOB, record BLOB, PRIMARY KEY (target, offset)) WITHOUT ROWID;
+	_, err = write.Exec(`CREATE TABLE IF NOT EXISTS rows (target TEXT, offset INT, id BLOB, record BLOB, PRIMARY KEY (target, offset));
 		CREATE UNIQUE INDEX IF NOT EXISTS ids ON rows (target, id)`)
 	reads, err2 := sql.Open("sqlite", url)
 	return sqliteStore{write, reads}, errors.Join(err, err2)

@@ -69,7 +69,7 @@ func TestWhatIsSavedIsExactForTheSettledOffsetsAndNothingElse(t *testing.T) {
 	for n := range uint64(10) {
 		w.TakeNumber(user, 1, n+1, int64(100+n), start)
 	}
-	w.TakeID(user, ident.MessageID{1}, 103, start)
+	w.TakeID(user, ident.MessageID{1}, 110, start)
 	w.TakeID(user, ident.MessageID{2}, 110, start)
 	w.Settle(104, start)
 	c := w.Change(1, start)
@@ -77,7 +77,7 @@ func TestWhatIsSavedIsExactForTheSettledOffsetsAndNothingElse(t *testing.T) {
 		t.Errorf("saved %+v", c)
 	}
 	if len(c.IDs) != 0 {
-		t.Errorf("the ids of offsets that are out of order were saved early: %v", c.IDs)
+		t.Errorf("ids above the settled offset were saved: %v", c.IDs)
 	}
 	w.Settle(111, start)
 	c = w.Change(1, start)

@@ -1,0 +1,246 @@
+// Package downlink brings what the lanes deliver to the sessions, and what the
+// sessions have taken and proved back to the lanes.
+//
+// For each lane it knows the epoch of the present owner: whatever comes from an
+// earlier one is ignored, so that a processor which slept through its ownership
+// can do no harm. Answers are batched naturally: whatever queued while the last
+// ones were being published.
+package downlink
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/linkerhq/linker/connector/internal/session"
+	"github.com/linkerhq/linker/pkg/delivery"
+	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/ident"
+)
+
+// Plane is the live plane, as far as it is needed here.
+type Plane interface {
+	Publish(subject string, data []byte) error
+	// Subscribe calls handle from one goroutine, in order; handle owns data.
+	Subscribe(subject string, handle func(data []byte)) (stop func() error, err error)
+}
+
+// Sessions is the roster, as far as it is needed here.
+type Sessions interface {
+	Find(lane int, id uint64) *session.Session
+	Lane(lane int) []*session.Session
+}
+
+// Config says whose deliveries these are. Every field is needed but OwnerChanged.
+type Config struct {
+	Domain    string
+	Connector ident.Connector
+	Lanes     int
+	Log       *slog.Logger
+	Metrics   prometheus.Registerer
+	// OwnerChanged is called when a new owner of a lane begins to deliver, from
+	// the goroutine of the subscription: it must not block.
+	OwnerChanged func(lane int)
+}
+
+// silentAfter is how long an announcement counts; they come every second.
+const silentAfter = 3 * time.Second
+
+// Downlink is the way from the lanes to the sessions and back.
+type Downlink struct {
+	cfg      Config
+	plane    Plane
+	sessions Sessions
+	metrics  *metrics
+	lanes    []lane
+	wake     chan struct{} // capacity 1, never closed: urgent answers wait
+}
+
+// lane is what is known of one lane.
+type lane struct {
+	number int // static
+
+	// mu is held while a batch or an announcement is worked on: after a new epoch
+	// was adopted, nothing of an older one is taken.
+	mu        sync.Mutex
+	epoch     envelope.Position // guarded by mu
+	heard     time.Time         // guarded by mu; the last announcement
+	joining   bool              // guarded by mu
+	full      bool              // guarded by mu
+	delivered envelope.Position // guarded by mu; the epoch that OwnerChanged was called for
+
+	answers answers
+}
+
+// New returns a Downlink that does nothing before Run.
+func New(cfg Config, plane Plane, sessions Sessions) (*Downlink, error) {
+	m, err := newMetrics(cfg.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	d := &Downlink{cfg: cfg, plane: plane, sessions: sessions, metrics: m, lanes: make([]lane, cfg.Lanes), wake: make(chan struct{}, 1)}
+	for i := range d.lanes {
+		d.lanes[i].number = i
+	}
+	return d, nil
+}
+
+// Run works until ctx ends. It returns an error if the live plane cannot be
+// subscribed to.
+func (d *Downlink) Run(ctx context.Context) error {
+	stopBatches, err := d.plane.Subscribe(delivery.ConnectorSubject(d.cfg.Domain, d.cfg.Connector), d.batch)
+	if err != nil {
+		return fmt.Errorf("subscribe to deliveries: %w", err)
+	}
+	stopAnnouncements, err := d.plane.Subscribe(delivery.EpochSubject(d.cfg.Domain), d.announcement)
+	if err != nil {
+		_ = stopBatches()
+		return fmt.Errorf("subscribe to announcements: %w", err)
+	}
+	d.answerLoop(ctx)
+	// The connection is about to be closed anyway.
+	_ = stopBatches()
+	_ = stopAnnouncements()
+	return nil
+}
+
+// Accepts says whether a lane takes messages now: whether its owner can be heard
+// (FAST needs it), and whether its backlog has room (RELIABLE needs it).
+func (d *Downlink) Accepts(number int) (heard, room bool) {
+	l := &d.lanes[number]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.silentLocked(), !l.full || l.silentLocked()
+}
+
+// Ready says whether the owners of all lanes can be heard and deliver.
+func (d *Downlink) Ready() error {
+	for i := range d.lanes {
+		l := &d.lanes[i]
+		l.mu.Lock()
+		silent, joining := l.silentLocked(), l.joining
+		l.mu.Unlock()
+		if silent {
+			return fmt.Errorf("lane %d: no owner was heard of for %s", i, silentAfter)
+		}
+		if joining {
+			return fmt.Errorf("lane %d: its owner is taking over", i)
+		}
+	}
+	return nil
+}
+
+func (l *lane) silentLocked() bool { return l.heard.IsZero() || time.Since(l.heard) > silentAfter }
+
+// batch takes what a lane delivers.
+func (d *Downlink) batch(data []byte) {
+	b, err := delivery.DecodeBatch(data)
+	if err != nil || b.Lane >= len(d.lanes) {
+		d.metrics.refused[refusedMalformed].Inc()
+		d.cfg.Log.Warn("delivery not understood", "lane", b.Lane, "error", err)
+		return
+	}
+	l := &d.lanes[b.Lane]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if b.Epoch.Before(l.epoch) {
+		d.metrics.refused[refusedEpoch].Inc()
+		return
+	}
+	l.epoch = b.Epoch
+	urgent := false
+	for i := range b.Items {
+		for _, to := range b.Items[i].Targets {
+			urgent = d.deliver(l, &b.Items[i], to) || urgent
+		}
+	}
+	if urgent {
+		signal(d.wake)
+	}
+}
+
+// deliver takes one item for one session. It says whether the lane has to hear
+// of it at once.
+func (d *Downlink) deliver(l *lane, it *delivery.Item, to delivery.Target) (urgent bool) {
+	s := d.sessions.Find(l.number, to.Session)
+	if it.Kind == delivery.KindLoggedIn && s != nil && s.Identity().User == to.User {
+		s.LoggedIn(it.Pos)
+		return false
+	}
+	verdict, advanced := session.Gone, false
+	if s != nil && it.Kind != delivery.KindLoggedIn {
+		verdict, advanced = s.Deliver(it, to)
+	}
+	d.metrics.deliveries[verdict].Inc()
+	switch verdict {
+	case session.Gone:
+		l.answers.addGone(to.Session)
+		return true
+	case session.Gap:
+		l.answers.add(s, true, true)
+		return true
+	case session.Again:
+		l.answers.add(s, true, false)
+		return true
+	default:
+		if it.Kind == delivery.KindFast {
+			return false
+		}
+		l.answers.add(s, advanced, false)
+		return advanced
+	}
+}
+
+// announcement takes what the owner of a lane says every second.
+func (d *Downlink) announcement(data []byte) {
+	a, err := delivery.DecodeAnnouncement(data)
+	if err != nil || a.Lane >= len(d.lanes) {
+		d.metrics.refused[refusedMalformed].Inc()
+		d.cfg.Log.Warn("announcement not understood", "lane", a.Lane, "error", err)
+		return
+	}
+	l := &d.lanes[a.Lane]
+	l.mu.Lock()
+	if a.Epoch.Before(l.epoch) {
+		l.mu.Unlock()
+		d.metrics.refused[refusedEpoch].Inc()
+		return
+	}
+	join := a.Joining || l.epoch.Before(a.Epoch)
+	l.epoch, l.heard, l.joining, l.full = a.Epoch, time.Now(), a.Joining, a.Full
+	changed := !a.Joining && l.delivered != a.Epoch
+	if changed {
+		l.delivered = a.Epoch
+	}
+	var states []delivery.SessionState
+	if join {
+		for _, s := range d.sessions.Lane(l.number) {
+			states = append(states, s.State())
+		}
+	}
+	l.mu.Unlock()
+	if join {
+		d.publish(l, &delivery.Answers{Lane: l.number, Epoch: a.Epoch, Connector: d.cfg.Connector, Joined: true, Sessions: states})
+	}
+	if changed && d.cfg.OwnerChanged != nil {
+		d.cfg.OwnerChanged(l.number)
+	}
+}
+
+// Proved hears from a session that its progress has moved.
+func (d *Downlink) Proved(s *session.Session, tokens []uint64) {
+	l := &d.lanes[s.Identity().Lane]
+	l.answers.addProved(s, tokens)
+	signal(d.wake)
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,200 @@
+// Package lease keeps the connector's lease, by which the domain knows that it
+// is alive, and notes which users it has.
+//
+// The store may be away: then nothing is concluded by anybody, and it is filled
+// again when it comes back.
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/presence"
+)
+
+const (
+	// ttl is how long a lease lives that is not renewed.
+	ttl        = 5 * time.Second
+	renewEvery = 1500 * time.Millisecond
+	// takenFor is how long a start waits for the lease of a predecessor of the
+	// same name that was killed.
+	takenFor = ttl + 2*time.Second
+	// asleepAfter is how long no attempt to renew may have been made: the domain
+	// may have taken the connector for dead by then.
+	asleepAfter = ttl + 1500*time.Millisecond
+	// placesTTL and placesEvery are how long the places of users last, and how
+	// often all of them are noted again.
+	placesTTL   = time.Minute
+	placesEvery = 20 * time.Second
+	releaseTime = time.Second
+)
+
+// Registry is where leases and places are kept. Each call fails within some
+// seconds when the store is away.
+type Registry interface {
+	Renew(ctx context.Context, c ident.Connector, ttl time.Duration) error
+	Release(ctx context.Context, c ident.Connector) error
+	View(ctx context.Context) (presence.View, error)
+	Put(ctx context.Context, c ident.Connector, added map[uint64]ident.UserID, removed []uint64, ttl time.Duration) error
+}
+
+// Places are the sessions of the connector.
+type Places interface {
+	All() map[uint64]ident.UserID
+	TakeChanges() (added map[uint64]ident.UserID, removed []uint64)
+}
+
+// Config says whose lease it is. Every field is needed.
+type Config struct {
+	Connector ident.Connector
+	// Taken is the error that Renew wraps when another process holds the lease of
+	// this name.
+	Taken   error
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	// Slept is called when the connector did not run for so long that the domain
+	// may have taken it for dead, and its sessions for gone.
+	Slept func()
+}
+
+// Lease is the lease of one connector.
+type Lease struct {
+	cfg      Config
+	registry Registry
+	places   Places
+	failures prometheus.Counter
+
+	mu      sync.Mutex
+	renewed time.Time // guarded by mu; the start of the last renewal that went well
+}
+
+// New returns a Lease that is not taken before Run.
+func New(cfg Config, registry Registry, places Places) (*Lease, error) {
+	l := &Lease{
+		cfg: cfg, registry: registry, places: places,
+		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "linker_lease_failures_total", Help: "Renewals and notes that the presence store did not take."}),
+	}
+	if err := cfg.Metrics.Register(l.failures); err != nil {
+		return nil, fmt.Errorf("register lease metrics: %w", err)
+	}
+	return l, nil
+}
+
+// Held says whether the lease is there.
+func (l *Lease) Held() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.renewed.IsZero() || time.Since(l.renewed) > ttl {
+		return errors.New("the lease is not held")
+	}
+	return nil
+}
+
+// Run keeps the lease until ctx ends. It returns an error when another process
+// holds the lease of this name and keeps it.
+func (l *Lease) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var notes sync.WaitGroup
+	notes.Go(func() { l.notePlaces(ctx) })
+	err := l.renew(ctx)
+	cancel()
+	notes.Wait()
+	return err
+}
+
+// Release gives the lease back, so that nobody waits for its end. Run must have
+// returned.
+func (l *Lease) Release(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, releaseTime)
+	defer cancel()
+	if err := l.registry.Release(ctx, l.cfg.Connector); err != nil {
+		l.cfg.Log.Warn("lease not released, it ends by itself", "error", err)
+	}
+}
+
+func (l *Lease) renew(ctx context.Context) error {
+	ticker := time.NewTicker(renewEvery)
+	defer ticker.Stop()
+	tried := time.Now()
+	var held, away bool
+	var taken time.Time // when another was first seen to hold it; zero: it was not
+	for {
+		now := time.Now()
+		if now.Sub(tried) > asleepAfter {
+			l.cfg.Log.Warn("connector did not run, its sessions begin anew", "asleep", now.Sub(tried))
+			l.cfg.Slept()
+		}
+		err := l.registry.Renew(ctx, l.cfg.Connector, ttl)
+		tried = time.Now()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			l.mu.Lock()
+			l.renewed = now
+			l.mu.Unlock()
+			held, away, taken = true, false, time.Time{}
+		case errors.Is(err, l.cfg.Taken) && (held || !taken.IsZero() && tried.Sub(taken) > takenFor):
+			return err
+		default:
+			if errors.Is(err, l.cfg.Taken) && taken.IsZero() {
+				taken = tried
+			}
+			l.failures.Inc()
+			if !away {
+				l.cfg.Log.Warn("lease not renewed", "error", err)
+			}
+			away = true
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// notePlaces notes changes soon after they happen, and everything now and then,
+// or when the store has forgotten it.
+func (l *Lease) notePlaces(ctx context.Context) {
+	ticker := time.NewTicker(renewEvery)
+	defer ticker.Stop()
+	var all time.Time // when everything was noted last
+	marker := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		view, err := l.registry.View(ctx)
+		if err != nil {
+			l.failures.Inc()
+			continue
+		}
+		added, removed := l.places.TakeChanges()
+		everything := view.Marker != marker || time.Since(all) >= placesEvery
+		if everything {
+			added = l.places.All()
+		}
+		if len(added)+len(removed) == 0 {
+			continue
+		}
+		if err := l.registry.Put(ctx, l.cfg.Connector, added, removed, placesTTL); err != nil {
+			l.failures.Inc()
+			marker = "" // what was taken is not noted
+			continue
+		}
+		if everything {
+			marker, all = view.Marker, time.Now()
+		}
+	}
+}

@@ -1,0 +1,190 @@
+package session
+
+import (
+	"bytes"
+	"slices"
+	"time"
+
+	"github.com/linkerhq/linker/pkg/delivery"
+	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/wire"
+)
+
+const (
+	// writeSize is how much one write takes out of the outbox; it may exceed it
+	// by one frame.
+	writeSize = 64 << 10
+	// maxFast bounds the FAST frames that wait: the oldest goes.
+	maxFast = 128
+	// sharedFrames is how many waiting frames may keep the message alive that
+	// brought them; further ones are copied out of it.
+	sharedFrames = 8
+)
+
+// outgoing is one delivery in the outbox. The numbered ones are bounded by the
+// ledger.
+type outgoing struct {
+	d       uint64 // 0: FAST
+	token   uint64 // of FAST: wants proof; else the fetch that this frame ends
+	counted bool   // came from a message: has an id, and a seq for clients that count
+	late    bool
+	urgent  bool
+	frame   []byte
+}
+
+// acceptLocked puts a delivery that was taken into the outbox.
+func (s *Session) acceptLocked(it *delivery.Item, d uint64, verdict Verdict) {
+	counted := it.ID != (ident.MessageID{})
+	if counted && it.Pos.Before(s.login) {
+		s.before++
+	}
+	if verdict == Duplicate {
+		s.env.Metrics.duplicates.Inc()
+		return
+	}
+	if it.Kind == delivery.KindClose {
+		s.ledger.passed(d)
+		s.ledger.settle(0)
+		return
+	}
+	frame := it.Frame
+	if len(s.frames) >= sharedFrames {
+		frame = bytes.Clone(frame)
+	}
+	s.frames = append(s.frames, outgoing{d: d, token: it.Token, counted: counted, late: it.Late, urgent: it.Urgent, frame: frame})
+}
+
+func (s *Session) pushFastLocked(it *delivery.Item) {
+	if len(s.fast) >= maxFast {
+		s.fast = slices.Delete(s.fast, 0, 1)
+		s.env.Metrics.fastDrops.Inc()
+	}
+	frame := it.Frame
+	if len(s.fast) >= sharedFrames {
+		frame = bytes.Clone(frame)
+	}
+	s.fast = append(s.fast, outgoing{token: it.Token, counted: true, urgent: it.Token != 0, frame: frame})
+}
+
+// load is what one write carries.
+type load struct {
+	bytes    []byte
+	fetches  []uint64  // whose ends are in it
+	advanced bool      // proofs moved on: frames that need no proof are in it
+	more     bool      // the outbox holds more
+	last     bool      // the session has ended and nothing is left
+	pingAt   time.Time // when a ping is due; zero: none is
+}
+
+// gather takes out of the outbox what fits one write, appended to b: answers to
+// the client first, then numbered deliveries, then FAST ones, then a ping if one
+// is due.
+func (s *Session) gather(b []byte, now time.Time) load {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := load{bytes: b}
+	if s.state == ended && s.parting == nil {
+		s.leaveLocked()
+		l.last = true
+		return l
+	}
+	if s.pong != nil {
+		l.bytes = appendFrame(l.bytes, opPong, s.pong)
+		s.pong = nil
+	}
+	s.gatherReplies(&l)
+	if s.wasLive {
+		s.gatherFrames(&l, now)
+		s.gatherFast(&l, now)
+	}
+	l.more = len(s.replies) > 0 || s.wasLive && len(s.frames)+len(s.fast) > 0
+	if s.state == ended {
+		if !l.more {
+			l.bytes = append(l.bytes, s.parting...)
+			l.last = true
+			s.leaveLocked()
+		}
+		return l
+	}
+	asked := s.proof.asked
+	l.bytes, l.pingAt = s.proof.ride(l.bytes, now, s.ledger.seq)
+	s.env.Metrics.pings.Add(float64(s.proof.asked - asked))
+	if s.flow.paused && s.roomLocked() {
+		signal(s.resume)
+	}
+	return l
+}
+
+func (s *Session) gatherReplies(l *load) {
+	n := 0
+	for n < len(s.replies) && len(l.bytes) < writeSize {
+		frame := s.replies[n]
+		l.bytes = appendFrame(l.bytes, opText, frame)
+		s.env.Metrics.countOut(frame)
+		s.waiting -= len(frame)
+		n++
+	}
+	s.replies = dropFront(s.replies, n)
+}
+
+func (s *Session) gatherFrames(l *load, now time.Time) {
+	n := 0
+	for n < len(s.frames) && len(l.bytes) < writeSize {
+		o := &s.frames[n]
+		if o.counted || !s.proof.byAck {
+			s.ledger.written(o.d)
+			s.proof.owe(s.ledger.seq, o.urgent, now)
+		} else { // a client that counts has no number to acknowledge it with
+			s.ledger.passed(o.d)
+			l.advanced = s.ledger.settle(0) || l.advanced
+		}
+		l.bytes = s.appendDelivery(l.bytes, o, s.ledger.seq)
+		if !o.counted && o.token != 0 {
+			l.fetches = append(l.fetches, o.token)
+		}
+		n++
+	}
+	s.frames = dropFront(s.frames, n)
+}
+
+func (s *Session) gatherFast(l *load, now time.Time) {
+	n := 0
+	for n < len(s.fast) && len(l.bytes) < writeSize {
+		o := &s.fast[n]
+		s.ledger.seq++
+		if o.token != 0 {
+			s.proof.want(o.token, s.ledger.seq, now)
+		}
+		l.bytes = s.appendDelivery(l.bytes, o, s.ledger.seq)
+		n++
+	}
+	s.fast = dropFront(s.fast, n)
+}
+
+// appendDelivery appends the finished frame of a message, with what is known
+// only here beside its type.
+func (s *Session) appendDelivery(b []byte, o *outgoing, seq uint64) []byte {
+	s.env.Metrics.countOut(o.frame)
+	numbered := o.counted && s.proof.byAck
+	if !o.late && !numbered {
+		return appendFrame(b, opText, o.frame)
+	}
+	tail := []byte("}")
+	if o.late {
+		tail = wire.AppendLate(nil, tail)
+	}
+	if numbered {
+		tail = wire.AppendSeq(nil, tail, seq)
+	}
+	b = appendHeader(b, opText, len(o.frame)-1+len(tail))
+	b = append(b, o.frame[:len(o.frame)-1]...)
+	return append(b, tail...)
+}
+
+// dropFront removes the first n elements and lets go of what they refer to.
+func dropFront[T any](list []T, n int) []T {
+	if n == len(list) && cap(list) > 64 {
+		return nil
+	}
+	return slices.Delete(list, 0, n)
+}

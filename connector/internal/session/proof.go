@@ -1,0 +1,149 @@
+package session
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/linkerhq/linker/pkg/wire"
+)
+
+const (
+	// pingWithin is how long a proof may wait for a frame to ride with, if no
+	// confirmation waits for it.
+	pingWithin = 50 * time.Millisecond
+	// rideAfter is when a ping begins to ride with the next frame.
+	rideAfter = pingWithin / 2
+	// maxTokens bounds the FAST deliveries whose proof is wanted; the oldest
+	// goes, and is then never proved.
+	maxTokens = 1024
+)
+
+// proof decides when to ask a client whether it has read what was written. At
+// most one ping is under way, none while nothing is unproved. Clients that
+// acknowledge by themselves (byAck) are never asked.
+type proof struct {
+	byAck bool
+
+	asked    uint64 // the number of the last ping; its payload
+	mark     uint64 // the seq up to which its pong proves
+	underWay bool
+	idle     bool // ask in any case: the socket has been silent
+
+	owed      uint64    // the highest seq that needs proof
+	owedSince time.Time // when the first one beyond mark was written
+	urgent    bool      // a confirmation waits
+
+	tokens []token
+}
+
+// token is a FAST delivery whose proof is wanted.
+type token struct {
+	token uint64
+	seq   uint64
+}
+
+// owe notes that the frame with this seq, written now, needs proof.
+func (p *proof) owe(seq uint64, urgent bool, now time.Time) {
+	if p.owed <= p.mark {
+		p.owedSince = now
+	}
+	p.owed = seq
+	p.urgent = p.urgent || urgent
+}
+
+// want is owe for a FAST delivery.
+func (p *proof) want(t, seq uint64, now time.Time) {
+	if len(p.tokens) == maxTokens {
+		p.tokens = dropFront(p.tokens, 1)
+	}
+	p.tokens = append(p.tokens, token{t, seq})
+	p.owe(seq, true, now)
+}
+
+// ride appends a ping to what is written now, if one is due, or returns when it
+// will be. seq is that of the frame written last.
+func (p *proof) ride(b []byte, now time.Time, seq uint64) ([]byte, time.Time) {
+	if !p.idle {
+		if p.byAck || p.underWay || p.owed <= p.mark {
+			return b, time.Time{}
+		}
+		wait := pingWithin
+		if len(b) > 0 {
+			wait = rideAfter
+		}
+		if !p.urgent && now.Sub(p.owedSince) < wait {
+			return b, p.owedSince.Add(pingWithin)
+		}
+	}
+	p.asked++
+	p.mark = seq
+	p.underWay = true
+	p.idle, p.urgent = false, false
+	return appendFrame(b, opPing, strconv.AppendUint(nil, p.asked, 10)), time.Time{}
+}
+
+// answered reports up to which seq a pong proves; ok is false for a pong that
+// nobody asked for.
+func (p *proof) answered(payload []byte) (seq uint64, ok bool) {
+	if !p.underWay || string(payload) != strconv.FormatUint(p.asked, 10) {
+		return 0, false
+	}
+	p.underWay = false
+	return p.mark, true
+}
+
+// take removes the tokens that are proved up to seq.
+func (p *proof) take(seq uint64) []uint64 {
+	n := 0
+	for n < len(p.tokens) && p.tokens[n].seq <= seq {
+		n++
+	}
+	if n == 0 {
+		return nil
+	}
+	proved := make([]uint64, n)
+	for i := range proved {
+		proved[i] = p.tokens[i].token
+	}
+	p.tokens = dropFront(p.tokens, n)
+	return proved
+}
+
+// ponged is called by the reader with every pong.
+func (s *Session) ponged(payload []byte) {
+	s.mu.Lock()
+	seq, ok := s.proof.answered(payload)
+	ok = ok && !s.proof.byAck
+	s.mu.Unlock()
+	if ok {
+		s.prove(seq)
+		signal(s.wake)
+	}
+}
+
+// acknowledge takes a MESSAGE_ACK.
+func (s *Session) acknowledge(f wire.Frame) *wire.Problem {
+	s.mu.Lock()
+	byAck, seq := s.proof.byAck, s.ledger.seq
+	s.mu.Unlock()
+	switch {
+	case !byAck:
+		return &wire.Problem{Code: wire.CodeInvalidField, Message: `type: MESSAGE_ACK without the feature "ack", expected it in data.features of AUTH_CLIENT`}
+	case f.UpTo > seq:
+		return &wire.Problem{Code: wire.CodeInvalidField, Message: "data.upTo: beyond what was sent, expected at most " + strconv.FormatUint(seq, 10)}
+	}
+	s.prove(f.UpTo)
+	return nil
+}
+
+// prove settles everything written up to seq and tells.
+func (s *Session) prove(seq uint64) {
+	s.mu.Lock()
+	advanced := s.ledger.settle(seq)
+	tokens := s.proof.take(seq)
+	s.mu.Unlock()
+	if advanced || len(tokens) > 0 {
+		s.env.Metrics.proofs.Inc()
+		s.env.Proofs.Proved(s, tokens)
+	}
+}

@@ -1,0 +1,364 @@
+// Package session is one websocket of a client: its life from the upgrade to
+// the last byte, what it may send, what it is sent, and the proof of receipt.
+//
+// A session has two goroutines while it lives: the reader, in Run, and the
+// writer, the only one that writes to the socket. Everything else hands over
+// under the mutex and wakes them. No message costs a goroutine or a timer.
+package session
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/linkerhq/linker/pkg/delivery"
+	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/wire"
+)
+
+// Door decides who comes in.
+type Door interface {
+	// Login answers the first AUTH_CLIENT of a socket, in a goroutine of its own;
+	// problem is what is wrong with the frame, if anything. ctx ends with the
+	// socket.
+	Login(ctx context.Context, s *Session, f wire.Frame, problem *wire.Problem)
+}
+
+// Sender takes what one logged-in client sends.
+type Sender interface {
+	// Submit is called by the session's reader and does not block. The content of
+	// the frame is valid for the call only.
+	Submit(f wire.Frame)
+	// FetchDone says that the end of a fetch was written. It does not block.
+	FetchDone(request uint64)
+	// OwnerChanged says that another processor has taken the user's lane and
+	// delivers. It does not block.
+	OwnerChanged()
+	// Leave says that the session has ended, once, after everything else.
+	Leave()
+}
+
+// Proofs hears of proofs of receipt, without any lock held. It does not block.
+type Proofs interface {
+	// Proved says that Progress has moved on, and which FAST deliveries are
+	// proved by their tokens.
+	Proved(s *Session, tokens []uint64)
+}
+
+// Env is what all sessions of a connector share. Every field is needed.
+type Env struct {
+	Log        *slog.Logger
+	Metrics    *Metrics
+	Buffers    *Buffers
+	Door       Door
+	Proofs     Proofs
+	FrameLimit int // bytes of one message of a client
+}
+
+// Identity is who a session is, from its login on.
+type Identity struct {
+	ID       uint64 // random, never 0
+	User     ident.UserID
+	Lane     int
+	Features envelope.Features
+	Sender   Sender
+}
+
+// Answer is the place of a session in the next answers to its lane. It belongs
+// to package downlink, which guards it.
+type Answer struct {
+	Queued bool // among the sessions to be answered for
+	Gap    bool // a delivery was refused since the last answer
+}
+
+type state uint8
+
+const (
+	pending state = iota
+	authenticating
+	registered // its lane may know it; what is delivered waits for the reply
+	live
+	ended
+)
+
+// Session is one websocket. Its methods may be called by any goroutine.
+type Session struct {
+	// Static after construction.
+	env    *Env
+	socket *socket
+	ws     *websocket.Conn
+	wake   chan struct{} // capacity 1, never closed: the writer has something to do
+	resume chan struct{} // capacity 1, never closed: the reader may go on
+	gone   chan struct{} // closed by the end
+	known  chan struct{} // closed when the lane knows the session
+
+	// Static after Register.
+	identity Identity
+
+	// Answer belongs to package downlink.
+	Answer Answer
+
+	tasks sync.WaitGroup // the login under way
+
+	// Owned by the reader.
+	badFrames rate
+	pingsIn   rate
+
+	// Owned by whoever calls Tick.
+	watch watch
+
+	mu        sync.Mutex // guards what follows
+	state     state
+	wasLive   bool
+	parting   []byte // the close frame that ends the session; nil: none
+	cause     Cause
+	patience  time.Duration // added to the login timeout: the time in our own queue
+	heldSince time.Time     // the login waits in our own queue; zero: it does not
+	login     envelope.Position
+	before    uint64 // deliveries from before the login, which only fetches bring
+	pong      []byte // the answer to the latest ping
+	replies   [][]byte
+	waiting   int // bytes of replies
+	frames    []outgoing
+	fast      []outgoing
+	ledger    ledger
+	proof     proof
+	flow      flow
+	cancel    context.CancelFunc // of the login under way; nil before
+}
+
+func newSession(env *Env, socket *socket) *Session {
+	return &Session{
+		env:    env,
+		socket: socket,
+		wake:   make(chan struct{}, 1),
+		resume: make(chan struct{}, 1),
+		gone:   make(chan struct{}),
+		known:  make(chan struct{}),
+	}
+}
+
+// ID returns the session's id, 0 before it is registered.
+func (s *Session) ID() uint64 { return s.Identity().ID }
+
+// Identity returns who the session is; the zero Identity before it is registered.
+func (s *Session) Identity() Identity {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.identity
+}
+
+// Gone is closed when the session has ended.
+func (s *Session) Gone() <-chan struct{} { return s.gone }
+
+// Known is closed when the lane has said that it knows the session.
+func (s *Session) Known() <-chan struct{} { return s.known }
+
+// Registered says whether the session got as far as Register, ended or not.
+func (s *Session) Registered() bool { return s.Identity().ID != 0 }
+
+// HoldLogin stops the clock of the login timeout while the login waits in a
+// queue of ours, and lets it go on.
+func (s *Session) HoldLogin(hold bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case hold:
+		s.heldSince = time.Now()
+	case !s.heldSince.IsZero():
+		s.patience += time.Since(s.heldSince)
+		s.heldSince = time.Time{}
+	}
+}
+
+// Register says who the session is: from now on it takes deliveries, which wait
+// for Admit. It reports false for a session that has ended.
+func (s *Session) Register(identity Identity) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == ended {
+		return false
+	}
+	s.state = registered
+	s.identity = identity
+	s.proof.byAck = identity.Features.Has(envelope.FeatureAck)
+	return true
+}
+
+// LoggedIn notes that the lane knows the session, and the position of its login.
+func (s *Session) LoggedIn(login envelope.Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.login = login
+	select {
+	case <-s.known:
+	default:
+		close(s.known)
+	}
+}
+
+// Admit writes the reply to the login and lets everything else go after it.
+func (s *Session) Admit(reply []byte) {
+	s.mu.Lock()
+	if s.state == registered {
+		s.state = live
+		s.wasLive = true
+		s.replyLocked(reply)
+	}
+	s.mu.Unlock()
+	signal(s.wake)
+}
+
+// Reply queues a frame that is not numbered. The session owns it from now on.
+// After the end it is dropped.
+func (s *Session) Reply(frame []byte) {
+	s.mu.Lock()
+	if s.state != ended {
+		s.replyLocked(frame)
+	}
+	s.mu.Unlock()
+	signal(s.wake)
+}
+
+func (s *Session) replyLocked(frame []byte) {
+	s.replies = append(s.replies, frame)
+	s.waiting += len(frame)
+}
+
+// GoAway tells a client that understands it to come back after a while.
+func (s *Session) GoAway(reason string, after time.Duration) {
+	s.mu.Lock()
+	hints := s.state == live && s.identity.Features.Has(envelope.FeatureHints)
+	s.mu.Unlock()
+	if hints {
+		s.Reply(wire.AppendGoAway(nil, reason, int(after.Milliseconds())))
+	}
+}
+
+// End closes the session: what is queued is written, then a close frame, within
+// some seconds. Only the first end counts.
+func (s *Session) End(code wire.CloseCode, cause Cause) {
+	s.end(appendClose(nil, code, ""), cause)
+}
+
+// end is End with the close frame; nil cuts the connection at once.
+func (s *Session) end(frame []byte, cause Cause) {
+	s.mu.Lock()
+	if s.state == ended {
+		s.mu.Unlock()
+		return
+	}
+	s.state = ended
+	s.cause = cause
+	s.parting = frame
+	cancel := s.cancel
+	s.mu.Unlock()
+	close(s.gone)
+	if cancel != nil {
+		cancel()
+	}
+	if frame == nil {
+		s.socket.cut()
+	} else {
+		s.socket.part()
+	}
+	signal(s.wake)
+	signal(s.resume)
+}
+
+// Deliver takes one item for this session. advanced says that Progress moved.
+func (s *Session) Deliver(it *delivery.Item, to delivery.Target) (verdict Verdict, advanced bool) {
+	s.mu.Lock()
+	if s.state == ended || s.identity.ID != to.Session || s.identity.User != to.User {
+		s.mu.Unlock()
+		return Gone, false
+	}
+	if it.Kind == delivery.KindFast {
+		s.pushFastLocked(it)
+		s.mu.Unlock()
+		signal(s.wake)
+		return Taken, false
+	}
+	proved := s.ledger.proved
+	verdict = s.ledger.take(to.D, it.ID, it.Pos)
+	if verdict == Taken || verdict == Duplicate {
+		s.acceptLocked(it, to.D, verdict)
+	}
+	advanced = s.ledger.proved != proved
+	s.mu.Unlock()
+	if verdict == Taken {
+		signal(s.wake)
+	}
+	if verdict == Taken && it.Kind == delivery.KindClose {
+		s.End(wire.CloseByMaster, CauseMaster)
+	}
+	return verdict, advanced
+}
+
+// Progress is how far the session's deliveries are.
+func (s *Session) Progress() delivery.Progress {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.progressLocked()
+}
+
+func (s *Session) progressLocked() delivery.Progress {
+	return delivery.Progress{Session: s.identity.ID, Taken: s.ledger.taken, Proved: s.ledger.proved}
+}
+
+// State is the session as a new owner of its lane has to know it.
+func (s *Session) State() delivery.SessionState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	state := delivery.SessionState{
+		Progress: s.progressLocked(),
+		User:     s.identity.User,
+		Features: s.identity.Features,
+		Unproved: s.ledger.unproved(),
+	}
+	if !state.Features.Has(envelope.FeaturePush) {
+		state.L = s.login
+	}
+	return state
+}
+
+// FetchedFrames counts the deliveries so far that only a fetch brings: those of
+// records from before the login.
+func (s *Session) FetchedFrames() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.before
+}
+
+// signal wakes whoever waits; a signal that waits already is enough.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// rate counts events in windows of a fixed length.
+type rate struct {
+	began time.Time
+	count int
+}
+
+// add counts one event and returns how many the window has.
+func (r *rate) add(now time.Time, window time.Duration) int {
+	if now.Sub(r.began) >= window {
+		r.began, r.count = now, 0
+	}
+	r.count++
+	return r.count
+}
+
+// leaveLocked drops what could not be written, and counts it.
+func (s *Session) leaveLocked() {
+	s.env.Metrics.unsent.Add(float64(len(s.frames) + len(s.fast)))
+	s.frames, s.fast, s.replies, s.waiting = nil, nil, nil, 0
+}

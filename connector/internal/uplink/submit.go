@@ -1,0 +1,311 @@
+package uplink
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/linkerhq/linker/connector/internal/session"
+	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/route"
+	"github.com/linkerhq/linker/pkg/topology"
+	"github.com/linkerhq/linker/pkg/wire"
+)
+
+// retryAfter is what a client is told to wait when the queue is not available.
+const retryAfter = time.Second
+
+// Sender takes what one session sends. Submit is called by one goroutine, the
+// rest by any.
+type Sender struct {
+	// Static after construction.
+	u        *Uplink
+	s        *session.Session
+	id       uint64
+	user     ident.UserID
+	lane     int
+	features envelope.Features
+
+	numbers numbers     // owned by Submit
+	renew   atomic.Bool // a record has failed: the next one begins a new stream
+	entered atomic.Bool // the login may be in the log
+	fetches fetches
+}
+
+// Enter writes the login to the log and waits for the acknowledgement, or for
+// ctx to end; then the login may be in the log all the same.
+func (x *Sender) Enter(ctx context.Context) error {
+	e := x.record(envelope.KindLogin)
+	done := make(chan error, 1)
+	if err := x.u.append(x.lane, x.user, &e, func(err error) { done <- err }); err != nil {
+		return fmt.Errorf("append login: %w", err)
+	}
+	x.entered.Store(true)
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("append login: %w", err)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("append login: %w", ctx.Err())
+	}
+}
+
+// Leave writes the logout of a session that may be in the log.
+func (x *Sender) Leave() {
+	if x.entered.Load() {
+		x.u.logout(logout{x.lane, x.user, x.record(envelope.KindLogout)})
+	}
+}
+
+func (x *Sender) record(kind envelope.Kind) envelope.Envelope {
+	return envelope.Envelope{
+		Kind: kind, To: []envelope.Recipient{{User: x.user}}, CreatedAt: now(),
+		Session: x.id, Connector: x.u.cfg.Connector, Features: x.features,
+	}
+}
+
+// Submit takes one frame.
+func (x *Sender) Submit(f wire.Frame) {
+	switch f.Type {
+	case wire.TypeMessage, wire.TypeGroupMessage:
+		x.send(f)
+	case wire.TypeCloseConnection:
+		x.close(f)
+	case wire.TypeFetch:
+		x.fetch(f)
+	}
+}
+
+func (x *Sender) send(f wire.Frame) {
+	named := x.features.Has(envelope.FeatureAccept)
+	if named && f.ClientIDProblem != nil {
+		x.s.Refuse(f.Reference, f.ClientIDProblem)
+		return
+	}
+	if !named {
+		f.ClientID = ""
+	}
+	network := x.u.to.Network.Current()
+	for _, to := range f.To {
+		if d := route.Decide(x.user, to, x.u.cfg.Domain, network); d.Verdict != route.Here {
+			x.fail(f.Reference, d.Code, refusal(d.Code, to, x.u.cfg.Domain, network))
+			return
+		}
+	}
+	if f.Feature == wire.Fast {
+		x.sendFast(f)
+		return
+	}
+	x.sendReliable(f)
+}
+
+// refusal says in words why a user cannot be reached. Domains that are not this
+// one are reached over links, which nothing here serves.
+func refusal(code wire.Code, to ident.UserID, here string, network *topology.Snapshot) string {
+	switch code {
+	case wire.CodeUnknownApp:
+		return fmt.Sprintf("data.to: %q, expected a user of a client app that exists; there is no app %q", to, to.App())
+	case wire.CodeForbiddenApp:
+		return fmt.Sprintf("data.to: %q, expected a user of the sender's own app, or of one that both allow", to)
+	default:
+		return fmt.Sprintf("data.to: %q is at home in domain %q, and there is no way to it from %q", to, network.HomeOf(to, here), here)
+	}
+}
+
+// message is the envelope of a MESSAGE without receivers, number and id.
+func (x *Sender) message(f *wire.Frame) envelope.Envelope {
+	group := f.Type == wire.TypeGroupMessage
+	return envelope.Envelope{
+		Kind: envelope.KindMessage, From: x.user, CreatedAt: now(), Reference: f.Reference,
+		Confirm:  f.Confirm && !group && strings.TrimSpace(f.Reference) != "",
+		Remember: f.ClientID != "",
+	}
+}
+
+// sendReliable writes a message to the log: one record for each lane that has
+// receivers of it. It is accepted when all of them are acknowledged.
+func (x *Sender) sendReliable(f wire.Frame) {
+	at := time.Now()
+	if x.renew.Swap(false) {
+		x.numbers = newNumbers()
+	}
+	x.numbers.begin(f.To, at)
+	lanes := x.split(f.To, x.numbers.next)
+	for lane := range lanes {
+		if _, room := x.u.to.Lanes.Accepts(lane); !room {
+			x.unavailable(f.Reference, "the backlog of the receiver's queue is full")
+			return
+		}
+	}
+	e := x.message(&f)
+	e.Stream = x.numbers.stream
+	switch {
+	case f.ClientID != "":
+		e.ID = ident.ClientMessageID(x.user, f.ClientID)
+	case f.Type == wire.TypeGroupMessage:
+		e.ID = ident.GroupMessageID(x.numbers.stream, x.numbers.groups+1)
+	default:
+		e.ID = ident.StreamMessageID(x.numbers.stream, f.To[0], x.numbers.next(f.To[0]))
+	}
+	e.Frame = frame(x.user, &f, &e)
+
+	a := &acceptance{x: x, size: len(e.Frame), id: e.ID, reference: f.Reference, left: len(lanes)}
+	x.s.Begin(a.size)
+	taken := false
+	for lane, to := range lanes {
+		e.To = to
+		err := x.u.append(lane, to[0].User, &e, a.done)
+		if err != nil {
+			a.done(err)
+			continue
+		}
+		taken = true
+		x.numbers.use(to, at)
+	}
+	if taken {
+		x.numbers.groups++
+	}
+}
+
+// split sorts receivers by lane.
+func (x *Sender) split(users []ident.UserID, next func(ident.UserID) uint64) map[int][]envelope.Recipient {
+	lanes := make(map[int][]envelope.Recipient, 1)
+	for _, user := range users {
+		lane := user.Lane(x.u.cfg.Lanes)
+		lanes[lane] = append(lanes[lane], envelope.Recipient{User: user, N: next(user)})
+	}
+	return lanes
+}
+
+func frame(from ident.UserID, f *wire.Frame, e *envelope.Envelope) []byte {
+	b := make([]byte, 0, len(f.Content)+2*len(f.Reference)+192)
+	return wire.AppendMessage(b, from, f.Content, f.Reference, wire.Stamp{ID: e.ID, CreatedAt: e.CreatedAt})
+}
+
+// acceptance waits for the acknowledgements of one message.
+type acceptance struct {
+	x         *Sender
+	size      int
+	id        ident.MessageID
+	reference string
+
+	mu     sync.Mutex
+	left   int  // guarded by mu; records of which nothing was heard yet
+	failed bool // guarded by mu
+}
+
+// done takes the outcome of one record. The last one answers the client.
+func (a *acceptance) done(err error) {
+	if err != nil {
+		a.x.renew.Store(true)
+	}
+	a.mu.Lock()
+	a.left--
+	a.failed = a.failed || err != nil
+	last, failed := a.left == 0, a.failed
+	a.mu.Unlock()
+	if !last {
+		return
+	}
+	m := a.x.u.metrics
+	switch {
+	case failed:
+		m.failed[wire.CodeQueueUnavailable].Inc()
+		a.x.s.Finish(a.size, unavailableFrame(a.reference, "the queue cannot be written to"))
+	case a.x.features.Has(envelope.FeatureAccept):
+		m.accepted.Inc()
+		a.x.s.Finish(a.size, wire.AppendAccepted(nil, a.reference, a.id))
+	default:
+		m.accepted.Inc()
+		a.x.s.Finish(a.size, nil)
+	}
+}
+
+// sendFast publishes a message: one envelope for each lane that has receivers.
+func (x *Sender) sendFast(f wire.Frame) {
+	lanes := x.split(f.To, func(ident.UserID) uint64 { return 0 })
+	for lane := range lanes {
+		if heard, _ := x.u.to.Lanes.Accepts(lane); !heard {
+			x.unavailable(f.Reference, "nobody serves the receiver's queue")
+			return
+		}
+	}
+	x.numbers.groups++ // of group ids only; a number that is left out means nothing
+	e := x.message(&f)
+	for lane, to := range lanes {
+		e.To = to
+		err := x.u.publish(lane, &e, func(stream, n uint64) {
+			e.Stream = stream
+			for i := range to {
+				to[i].N = n
+			}
+			switch {
+			case f.ClientID != "":
+				e.ID = ident.ClientMessageID(x.user, f.ClientID)
+			case f.Type == wire.TypeGroupMessage:
+				e.ID = ident.GroupMessageID(x.numbers.stream, x.numbers.groups)
+			default:
+				e.ID = ident.StreamMessageID(stream, f.To[0], n)
+			}
+			e.Frame = frame(x.user, &f, &e)
+		})
+		if err != nil {
+			x.unavailable(f.Reference, "the live plane cannot be reached")
+			return
+		}
+	}
+	x.u.metrics.fast.Inc()
+}
+
+// close asks the target's lane to close its sockets. Only the master of the
+// target's app may.
+func (x *Sender) close(f wire.Frame) {
+	target := f.To[0]
+	network := x.u.to.Network.Current()
+	app, known := network.App(target.App())
+	switch {
+	case !known:
+		x.fail(f.Reference, wire.CodeUnknownApp, fmt.Sprintf("data.userId: %q, expected a user of a client app that exists; there is no app %q", target, target.App()))
+	case app.Master != x.user:
+		x.fail(f.Reference, wire.CodeForbidden, "only the master user of the target's app may close its connections")
+	case network.HomeOf(target, x.u.cfg.Domain) != x.u.cfg.Domain:
+		x.fail(f.Reference, wire.CodeNoRoute, refusal(wire.CodeNoRoute, target, x.u.cfg.Domain, network))
+	default:
+		e := envelope.Envelope{Kind: envelope.KindClose, From: x.user, To: []envelope.Recipient{{User: target}}, CreatedAt: now(), Reference: f.Reference}
+		x.s.Begin(0)
+		done := func(err error) {
+			if err != nil {
+				x.u.metrics.failed[wire.CodeQueueUnavailable].Inc()
+				x.s.Finish(0, unavailableFrame(f.Reference, "the queue cannot be written to"))
+				return
+			}
+			x.s.Finish(0, nil)
+		}
+		if err := x.u.append(target.Lane(x.u.cfg.Lanes), target, &e, done); err != nil {
+			done(err)
+		}
+	}
+}
+
+func (x *Sender) fail(reference string, code wire.Code, message string) {
+	x.u.metrics.failed[code].Inc()
+	x.s.Reply(wire.AppendDeliverFailed(nil, wire.Failure{Code: code, Message: message, Reference: reference}))
+}
+
+func (x *Sender) unavailable(reference, message string) {
+	x.u.metrics.failed[wire.CodeQueueUnavailable].Inc()
+	x.s.Reply(unavailableFrame(reference, message))
+}
+
+func unavailableFrame(reference, message string) []byte {
+	return wire.AppendDeliverFailed(nil, wire.Failure{
+		Code: wire.CodeQueueUnavailable, Message: message, Retryable: true,
+		RetryAfterMs: int(retryAfter.Milliseconds()), Reference: reference,
+	})
+}

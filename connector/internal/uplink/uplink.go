@@ -1,0 +1,186 @@
+// Package uplink takes what logged-in clients send: it checks what a frame asks
+// for against the network, numbers it, and hands it to its lane: through the log
+// what is RELIABLE, through the live plane what is FAST. What cannot be sent it
+// answers with DELIVER_FAILED.
+//
+// From the log's acknowledgement on, and not before, a message is the server's
+// job: that is when MESSAGE_ACCEPTED is written.
+package uplink
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/linkerhq/linker/connector/internal/session"
+	"github.com/linkerhq/linker/pkg/delivery"
+	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/topology"
+)
+
+// Log is the durable log of the domain.
+type Log interface {
+	// Append queues a record, which the log owns from then on. It does not block.
+	// Without an error, done is called exactly once, later and from another
+	// goroutine, with the outcome.
+	Append(lane int, key string, value []byte, done func(offset int64, err error)) error
+}
+
+// Plane is the live plane, as far as it is needed here.
+type Plane interface {
+	Publish(subject string, data []byte) error
+}
+
+// Lanes says what lanes take now.
+type Lanes interface {
+	// Accepts says whether a lane's owner can be heard, which FAST needs, and
+	// whether its backlog has room, which RELIABLE needs.
+	Accepts(lane int) (heard, room bool)
+}
+
+// Network is the description of the network.
+type Network interface {
+	Current() *topology.Snapshot
+}
+
+// Config says whose messages these are. Every field is needed.
+type Config struct {
+	Domain    string
+	Connector ident.Connector
+	Lanes     int
+	Log       *slog.Logger
+	Metrics   prometheus.Registerer
+}
+
+// Deps is where messages go.
+type Deps struct {
+	Log     Log
+	Plane   Plane
+	Lanes   Lanes
+	Network Network
+}
+
+// Uplink is the way from the sessions to the lanes.
+type Uplink struct {
+	cfg     Config
+	to      Deps
+	metrics *metrics
+	fast    []fastLane // static, by lane
+	logouts logouts
+	under   underWay
+}
+
+// New returns an Uplink; only its logouts need Run.
+func New(cfg Config, to Deps) (*Uplink, error) {
+	m, err := newMetrics(cfg.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	u := &Uplink{cfg: cfg, to: to, metrics: m, fast: make([]fastLane, cfg.Lanes)}
+	u.logouts.wake = make(chan struct{}, 1)
+	for i := range u.fast {
+		u.fast[i].stream = newStream()
+	}
+	return u, nil
+}
+
+// Open returns the sender of a session that is about to log in.
+func (u *Uplink) Open(s *session.Session, id uint64, user ident.UserID, features envelope.Features) *Sender {
+	return &Sender{
+		u: u, s: s, id: id, user: user, features: features,
+		lane:    user.Lane(u.cfg.Lanes),
+		numbers: newNumbers(),
+	}
+}
+
+// append is Log.Append, counted, so that Settled knows what is under way.
+func (u *Uplink) append(lane int, user ident.UserID, e *envelope.Envelope, done func(error)) error {
+	u.under.add(1)
+	size := len(e.Frame) + len(e.Reference) + 64*len(e.To) + 256
+	err := u.to.Log.Append(lane, string(user), e.Append(make([]byte, 0, size)), func(_ int64, err error) {
+		done(err)
+		u.under.add(-1)
+	})
+	if err != nil {
+		u.under.add(-1)
+	}
+	return err
+}
+
+// fastLane numbers what is published for a lane, densely: a gap that its owner
+// sees is a loss on the way.
+type fastLane struct {
+	stream uint64 // static
+
+	// mu is held while publishing, which only copies into a buffer: the numbers
+	// leave in order.
+	mu sync.Mutex
+	n  uint64 // guarded by mu; of the last message
+}
+
+func (u *Uplink) publish(lane int, e *envelope.Envelope, number func(stream, n uint64)) error {
+	f := &u.fast[lane]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	number(f.stream, f.n+1)
+	err := u.to.Plane.Publish(delivery.FastSubject(u.cfg.Domain, lane), e.Append(nil))
+	if err == nil {
+		f.n++
+	}
+	return err
+}
+
+// Settled waits until nothing is under way, logouts included, or ctx ends.
+func (u *Uplink) Settled(ctx context.Context) error { return u.under.wait(ctx) }
+
+// underWay counts records of which the log has said nothing yet.
+type underWay struct {
+	mu   sync.Mutex
+	n    int           // guarded by mu
+	none chan struct{} // guarded by mu; closed when n falls to 0; nil: nobody waits
+}
+
+func (w *underWay) add(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.n += n
+	if w.n == 0 && w.none != nil {
+		close(w.none)
+		w.none = nil
+	}
+}
+
+func (w *underWay) wait(ctx context.Context) error {
+	w.mu.Lock()
+	if w.n == 0 {
+		w.mu.Unlock()
+		return nil
+	}
+	if w.none == nil {
+		w.none = make(chan struct{})
+	}
+	none := w.none
+	w.mu.Unlock()
+	select {
+	case <-none:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// newStream draws the number of a stream; 0 stands for none.
+func newStream() uint64 {
+	for {
+		if n := rand.Uint64(); n != 0 {
+			return n
+		}
+	}
+}
+
+func now() int64 { return time.Now().UnixMilli() }

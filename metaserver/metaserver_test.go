@@ -1,0 +1,224 @@
+package metaserver_test
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/linkerhq/linker/metaserver"
+	"github.com/linkerhq/linker/pkg/topology/feed"
+)
+
+const token = "services only"
+
+// config is that of a server on a free port with the default file.
+func config(t *testing.T) metaserver.Config {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "meta.yaml")
+	save(t, file, string(metaserver.DefaultFile()))
+	return metaserver.Config{
+		Addr: "127.0.0.1:0", File: file, Token: token,
+		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+	}
+}
+
+func save(t *testing.T, file, content string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// start runs a server until the test ends and returns its base URL.
+func start(t *testing.T, cfg metaserver.Config) string {
+	t.Helper()
+	s, err := metaserver.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, s.Run)
+	return "http://" + s.Addr().String()
+}
+
+func run(t *testing.T, f func(context.Context) error) {
+	t.Helper()
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := f(t.Context()); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	t.Cleanup(running.Wait) // t.Context has ended by then
+}
+
+// get sends a request and returns the answer's code and body.
+func get(t *testing.T, url string, header http.Header) (int, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header = header
+	client := &http.Client{Transport: new(http.Transport)}
+	defer client.CloseIdleConnections()
+	response, err := client.Do(request)
+	if err != nil {
+		t.Error(err)
+		return 0, ""
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Error(err)
+	}
+	return response.StatusCode, string(body)
+}
+
+func TestTheDefaultFileHasNoProblems(t *testing.T) {
+	t.Parallel()
+	base := start(t, config(t))
+	_, body := get(t, base+"/status", nil)
+	var status struct {
+		Problems, Warnings []json.RawMessage
+	}
+	if err := json.Unmarshal([]byte(body), &status); err != nil || len(status.Problems)+len(status.Warnings) > 0 {
+		t.Errorf("got %s, %v", body, err)
+	}
+	_, body = get(t, base+"/clientApps", nil)
+	const apps = `[{"appName":"ANZ","appId":"app-id-343","masterUserId":"ANZ-123223","authEnabled":false,"userDistributions":[]},` +
+		`{"appName":"BNZ","appId":"bnz-344","masterUserId":"BNZ-453432","authEnabled":false,"userDistributions":[]},` +
+		`{"appName":"CNZ","appId":"cnz-34324","masterUserId":"CNZ-213424","authEnabled":false,"userDistributions":[]}]`
+	if strings.TrimSpace(body) != apps {
+		t.Errorf("got %s", body)
+	}
+	_, body = get(t, base+"/domains", nil)
+	if strings.TrimSpace(body) != `[{"name":"domain-01","urls":["tcp://127.0.0.1:9089","ws://127.0.0.1:8088"]}]` {
+		t.Errorf("got %s", body)
+	}
+}
+
+func TestEveryExampleInTheDefaultFileIsRight(t *testing.T) {
+	t.Parallel()
+	// A sentence stands behind "# ", an example behind "#" or "#  ".
+	example := regexp.MustCompile(`(?m)^( *)#(\S|  )`)
+	file := example.ReplaceAllString(string(metaserver.DefaultFile()), "$1$2")
+	file = strings.Replace(file, "\ndomainLinks:", "\n  - {name: domain-02, urls: [ws://two]}\ndomainLinks:", 1)
+	file = strings.Replace(file, "appId: bnz-344", "appId: bnz-344\n    allowedApps: [ANZ]", 1)
+	cfg := config(t)
+	save(t, cfg.File, file)
+	if _, body := get(t, start(t, cfg)+"/status", nil); !strings.Contains(body, `"problems":[],"warnings":[]`) {
+		t.Errorf("got %s of\n%s", body, file)
+	}
+	for _, key := range []string{"insecure", "authUrl", "masterDelivery", "allowedApps", "userDistributions"} {
+		if !regexp.MustCompile(`(?m)^ *` + key + ":").MatchString(file) {
+			t.Errorf("there is no example of %s", key)
+		}
+	}
+}
+
+func TestASavedFileReachesServicesWithinTwoSeconds(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	f, err := feed.New(feed.Config{URL: start(t, cfg), Token: token, Log: cfg.Log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed, stop := f.Subscribe()
+	defer stop()
+	run(t, f.Run)
+	<-changed
+	if _, ok := f.Current().App("XYZ"); ok {
+		t.Fatal("the app is there before it is saved")
+	}
+
+	saved := time.Now()
+	save(t, cfg.File, strings.Replace(string(metaserver.DefaultFile()), "clientApps:\n",
+		"clientApps:\n  - {appName: XYZ, appId: x, masterUserId: XYZ-1}\n", 1))
+	<-changed
+	if took := time.Since(saved); took > 2*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if _, ok := f.Current().App("XYZ"); !ok {
+		t.Error("the app is not there")
+	}
+}
+
+func TestRunEndsAlthoughSomebodyWaitsForTheNextVersion(t *testing.T) {
+	t.Parallel()
+	s, err := metaserver.New(config(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	base := "http://" + s.Addr().String()
+	header := http.Header{"Authorization": {"Bearer " + token}, "If-None-Match": {"*"}}
+	answered := make(chan int, 1)
+	go func() {
+		code, _ := get(t, base+"/snapshot?wait=30s", header)
+		answered <- code
+	}()
+	for {
+		_, metrics := get(t, base+"/metrics", nil)
+		if strings.Contains(metrics, "linker_httpapi_waiting_requests 1\n") {
+			break
+		}
+	}
+	began := time.Now()
+	stop()
+	if code := <-answered; code != http.StatusNotModified {
+		t.Errorf("got %d", code)
+	}
+	if err := <-ended; err != nil || time.Since(began) > 4*time.Second {
+		t.Errorf("Run ended after %v with %v", time.Since(began), err)
+	}
+}
+
+func TestNewNamesEveryMistakeInTheFile(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	save(t, cfg.File, "domains:\n  - {name: a, urls: [ws://h]}\nx: 1\ndomainLinks:\n  - {n1: a, n2: b}\n")
+	_, err := metaserver.New(cfg)
+	want := "meta file " + cfg.File + " is not valid:\nline 3: unknown key \"x\"\nline 5: domainLinks[0].n2: domain \"b\" is not defined"
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
+
+func TestNewNamesAPortThatIsTaken(t *testing.T) {
+	t.Parallel()
+	taken, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	cfg := config(t)
+	cfg.Addr = taken.Addr().String()
+	_, err = metaserver.New(cfg)
+	if err == nil || !strings.Contains(err.Error(), cfg.Addr) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNewNamesEveryFieldThatIsMissing(t *testing.T) {
+	t.Parallel()
+	_, err := metaserver.New(metaserver.Config{})
+	for _, field := range []string{"Addr", "File", "Token", "Log", "Metrics"} {
+		if err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("%v does not name %s", err, field)
+		}
+	}
+}

@@ -1,0 +1,232 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+)
+
+const (
+	fetchWait     = 500 * time.Millisecond // how long the broker holds a request for which there is nothing
+	maxFetchBytes = 1 << 20                // a larger record comes alone
+	fetchBackoff  = time.Second
+	commitTimeout = 2 * time.Second
+)
+
+// Record is one record of a lane. It owns its memory.
+type Record struct {
+	Offset     int64
+	Key, Value []byte
+}
+
+// Lane is a lane that this process owns, for as long as the ctx lives that came
+// with it. Read is for one goroutine at a time; the other methods are for any.
+type Lane struct {
+	// Static after construction.
+	number     int
+	topic      string
+	client     *client
+	membership *membership
+	metrics    *groupMetrics
+	log        *slog.Logger
+
+	committed atomic.Int64
+}
+
+func newLane(g *Group, m *membership, a kafka.PartitionAssignment) *Lane {
+	l := &Lane{number: a.ID, topic: g.cfg.topic(), client: g.client, membership: m, metrics: g.metrics, log: g.log}
+	l.committed.Store(max(a.Offset, -1)) // below: nothing was ever committed
+	return l
+}
+
+// Number returns which lane it is, from 0.
+func (l *Lane) Number() int { return l.number }
+
+// Committed returns where the group stands: the offset of the first record that
+// was not settled at the last commit; -1 if there was never one.
+func (l *Lane) Committed() int64 { return l.committed.Load() }
+
+// Healthy says whether the coordinator has, within half a session (3 s) on the
+// monotonic and on the wall clock, answered a heartbeat or commit of this
+// process in the generation that owns the lane. Age counts from when the
+// request was sent; heartbeats go out every second. When it says false, another
+// process may own the lane: do nothing that cannot be fenced, give the lane up.
+func (l *Lane) Healthy() bool { return l.membership.alive() }
+
+// Bounds returns the offset of the first record that the log holds and of the
+// next one it will get. It tries again until ctx ends.
+func (l *Lane) Bounds(ctx context.Context) (int64, int64, error) {
+	for attempt := 0; ; attempt++ {
+		epoch := l.client.epoch.Load()
+		offsets, err := l.offsets(ctx)
+		if err == nil {
+			return offsets.FirstOffset, offsets.LastOffset, nil
+		}
+		l.client.renew(epoch)
+		if pause(ctx, attempt, fetchBackoff) != nil {
+			return 0, 0, fmt.Errorf("bounds of lane %d: %w: %w", l.number, ctx.Err(), err)
+		}
+	}
+}
+
+func (l *Lane) offsets(ctx context.Context) (kafka.PartitionOffsets, error) {
+	res, err := l.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{
+		l.topic: {kafka.FirstOffsetOf(l.number), kafka.LastOffsetOf(l.number)},
+	}})
+	if err != nil {
+		return kafka.PartitionOffsets{}, err
+	}
+	for _, p := range res.Topics[l.topic] {
+		if p.Partition == l.number {
+			return p, p.Error
+		}
+	}
+	return kafka.PartitionOffsets{}, kafka.UnknownTopicOrPartition
+}
+
+// Read hands all records from the offset on to handle, as they come, in order
+// and without a gap: what one fetch brought, at least one record at a time.
+// handle owns the slice and the records. While handle works, nothing is fetched:
+// that is the back-pressure.
+//
+// Read tries again after whatever may pass, for ever. It returns ctx's error,
+// handle's error, or ErrOutOfRange when the log does not hold the offset.
+func (l *Lane) Read(ctx context.Context, from int64, handle func([]Record) error) error {
+	for attempt := 0; ; {
+		epoch := l.client.epoch.Load()
+		batch, err := l.fetch(ctx, from)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if len(batch) > 0 {
+			attempt = 0
+			from = batch[len(batch)-1].Offset + 1
+			l.metrics.read.Add(float64(len(batch)))
+			if err := handle(batch); err != nil {
+				return err
+			}
+		}
+		if err == nil {
+			continue
+		}
+		if errors.Is(err, kafka.OffsetOutOfRange) {
+			return fmt.Errorf("read lane %d from %d: %w: %w", l.number, from, ErrOutOfRange, err)
+		}
+		l.metrics.fetchFailures.Inc()
+		l.client.renew(epoch)
+		if pause(ctx, attempt, fetchBackoff) != nil {
+			return ctx.Err()
+		}
+		attempt++
+		l.log.Warn("reading again", "lane", l.number, "offset", from, "attempt", attempt, "error", err)
+	}
+}
+
+// fetch returns what one request brings; with an error there may still be
+// records.
+func (l *Lane) fetch(ctx context.Context, from int64) ([]Record, error) {
+	res, err := l.client.Fetch(ctx, &kafka.FetchRequest{
+		Topic: l.topic, Partition: l.number, Offset: from,
+		MinBytes: 1, MaxBytes: maxFetchBytes, MaxWait: fetchWait,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if res.Error != nil {
+		return nil, res.Error
+	}
+	var batch []Record
+	for {
+		r, err := res.Records.ReadRecord()
+		if errors.Is(err, io.EOF) {
+			return batch, nil
+		}
+		if err != nil {
+			return batch, err
+		}
+		record, err := copyRecord(r)
+		if err != nil {
+			return batch, err
+		}
+		if record.Offset >= from { // the broker sends whole batches, also the part before
+			batch = append(batch, record)
+		}
+	}
+}
+
+// copyRecord takes a record out of the client's pages and gives these back.
+func copyRecord(r *kafka.Record) (Record, error) {
+	keyLength, valueLength := length(r.Key), length(r.Value)
+	buffer := make([]byte, keyLength+valueLength)
+	record := Record{Offset: r.Offset, Key: buffer[:keyLength:keyLength], Value: buffer[keyLength:]}
+	err := errors.Join(drain(r.Key, record.Key), drain(r.Value, record.Value))
+	return record, err
+}
+
+func length(b kafka.Bytes) int {
+	if b == nil {
+		return 0
+	}
+	return b.Len()
+}
+
+func drain(from kafka.Bytes, into []byte) error {
+	if from == nil {
+		return nil
+	}
+	_, err := io.ReadFull(from, into)
+	return errors.Join(err, from.Close())
+}
+
+// Commit says that every record before next is settled. It is fenced: if the
+// lane has gone to another process, ErrFenced is returned and nothing changes.
+// Any error is a reason to give the lane up; after one other than ErrFenced the
+// commit may have been made.
+//
+// Commit does not stop when ctx ends, so that a lane can commit as the last
+// thing before it is given up; it takes at most 2 s.
+func (l *Lane) Commit(ctx context.Context, next int64) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	defer cancel()
+	for attempt := 0; ; attempt++ {
+		epoch := l.client.epoch.Load()
+		sent := time.Now()
+		err := l.membership.judge(sent, l.commit(ctx, next))
+		if err == nil {
+			l.metrics.commits.Inc()
+			l.committed.Store(next)
+			return nil
+		}
+		if !errors.Is(err, ErrFenced) {
+			l.client.renew(epoch)
+			if pause(ctx, attempt, maxBackoff) == nil {
+				continue
+			}
+		}
+		l.metrics.unsure.Inc()
+		return fmt.Errorf("commit %d of lane %d: %w", next, l.number, err)
+	}
+}
+
+func (l *Lane) commit(ctx context.Context, next int64) error {
+	m := l.membership
+	res, err := l.client.OffsetCommit(ctx, &kafka.OffsetCommitRequest{
+		GroupID: m.group, GenerationID: int(m.generation), MemberID: m.member,
+		Topics: map[string][]kafka.OffsetCommit{l.topic: {{Partition: l.number, Offset: next}}},
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range res.Topics[l.topic] {
+		if p.Partition == l.number {
+			return p.Error
+		}
+	}
+	return kafka.UnknownTopicOrPartition
+}

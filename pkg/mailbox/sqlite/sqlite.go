@@ -1,0 +1,218 @@
+// Package sqlite is the mailbox of a domain on the local disk: one SQLite
+// database in a directory of its own, opened by one process at a time.
+//
+// Concurrent changes share a commit and its fsync (commit.go); reads run beside
+// it on connections of their own and see what was committed before they began.
+// The file does not shrink: room that deleted rows leave is used again.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	_ "modernc.org/sqlite" // the driver "sqlite", without cgo
+
+	"github.com/linkerhq/linker/pkg/mailbox"
+)
+
+// ErrInUse is reported by Open for a directory that another process, or another
+// Store of this one, has open.
+var ErrInUse = errors.New("is in use by another process")
+
+// formatVersion is what Open writes into a new database and accepts in an old one.
+const formatVersion = 1
+
+// maxReaders bounds the connections for reading; a reader beyond them waits.
+const maxReaders = 4
+
+// options of every connection: a commit is on disk before it returns, and a
+// burst of them leaves at most 64 MiB of log behind.
+const options = "_pragma=busy_timeout(10000)" +
+	"&_pragma=journal_mode(WAL)" +
+	"&_pragma=synchronous(FULL)" +
+	"&_pragma=journal_size_limit(67108864)" +
+	"&_pragma=cache_size(-16384)"
+
+// schema of a new database. Unsigned numbers are kept as the signed ones of the
+// same bits; nothing orders by them.
+const schema = `
+CREATE TABLE rows (
+	target     TEXT    NOT NULL,
+	generation INTEGER NOT NULL,
+	offset     INTEGER NOT NULL,
+	id         BLOB    NOT NULL,
+	lane       INTEGER NOT NULL,
+	proved     INTEGER NOT NULL,
+	record     BLOB
+);
+CREATE UNIQUE INDEX rows_by_id ON rows (target, id);
+CREATE INDEX rows_in_order ON rows (target, generation, offset, proved);
+CREATE INDEX rows_proved ON rows (target, generation, offset) WHERE proved = 1;
+
+CREATE TABLE lanes (
+	lane       INTEGER PRIMARY KEY,
+	generation INTEGER NOT NULL,
+	offset     INTEGER NOT NULL
+);
+CREATE TABLE windows (
+	lane    INTEGER NOT NULL,
+	user    TEXT    NOT NULL,
+	stream  INTEGER NOT NULL,
+	high    INTEGER NOT NULL,
+	missing BLOB,
+	touched INTEGER NOT NULL,
+	PRIMARY KEY (lane, user, stream)
+) WITHOUT ROWID;
+CREATE TABLE remembered (
+	seq   INTEGER PRIMARY KEY,
+	lane  INTEGER NOT NULL,
+	saved INTEGER NOT NULL,
+	ids   BLOB    NOT NULL
+);
+CREATE INDEX remembered_by_age ON remembered (lane, saved);
+
+CREATE TABLE announced (
+	lane       INTEGER NOT NULL,
+	user       TEXT    NOT NULL,
+	connected  INTEGER NOT NULL,
+	n          INTEGER NOT NULL,
+	generation INTEGER NOT NULL,
+	offset     INTEGER NOT NULL,
+	PRIMARY KEY (lane, user)
+) WITHOUT ROWID;
+`
+
+// Store is a mailbox.Store in a directory.
+type Store struct {
+	// Static after Open.
+	dir   string
+	lock  *os.File // holds the directory's lock until it is closed
+	write *sql.DB  // one connection, used by whoever has the turn
+	read  *sql.DB
+	turn  chan struct{} // holds a token while a commit is under way; never closed
+
+	mu    sync.Mutex
+	queue []*change // guarded by mu; one for each blocked caller, so that they bound it
+}
+
+var _ mailbox.Store = (*Store)(nil)
+
+// Open opens the store in dir, which it makes if it is not there. The error
+// wraps ErrInUse if somebody else has it open.
+func Open(dir string, log *slog.Logger) (*Store, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open mailbox: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open mailbox: %w", err)
+	}
+	lock, err := lockDirectory(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{dir: dir, lock: lock, turn: make(chan struct{}, 1)}
+	if err := s.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open mailbox in %s: %w", dir, err), s.Close())
+	}
+	log.Info("mailbox opened", "directory", dir, "format", formatVersion)
+	return s, nil
+}
+
+func (s *Store) open() error {
+	source := (&url.URL{Scheme: "file", Path: filepath.Join(s.dir, "mailbox.db"), RawQuery: options}).String()
+	var err error
+	s.write, err = sql.Open("sqlite", source)
+	if err != nil {
+		return err
+	}
+	s.write.SetMaxOpenConns(1)
+	s.read, err = sql.Open("sqlite", source)
+	if err != nil {
+		return err
+	}
+	s.read.SetMaxOpenConns(maxReaders)
+	s.read.SetMaxIdleConns(maxReaders)
+	return s.checkFormat()
+}
+
+// checkFormat makes the tables of an empty database and refuses any other that
+// is not of this format.
+func (s *Store) checkFormat() error {
+	var version, objects int
+	err := s.write.QueryRow("PRAGMA user_version").Scan(&version)
+	if err != nil {
+		return err
+	}
+	err = s.write.QueryRow("SELECT count(*) FROM sqlite_schema").Scan(&objects)
+	if err != nil {
+		return err
+	}
+	if version == formatVersion {
+		return nil
+	}
+	if version != 0 || objects != 0 {
+		return fmt.Errorf("the data has format version %d, this program knows only version %d", version, formatVersion)
+	}
+	tx, err := s.write.Begin()
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(schema + fmt.Sprintf("PRAGMA user_version = %d;", formatVersion))
+	if err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	return tx.Commit()
+}
+
+// lockDirectory takes the lock that the kernel gives back when the process
+// ends, however it ends.
+func lockDirectory(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open mailbox: %w", err)
+	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = fmt.Errorf("data directory %s %w", dir, ErrInUse)
+	} else if err != nil {
+		err = fmt.Errorf("lock data directory %s: %w", dir, err)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// Ping says whether the database answers.
+func (s *Store) Ping(ctx context.Context) error {
+	var lanes int
+	err := s.read.QueryRowContext(ctx, "SELECT count(*) FROM lanes").Scan(&lanes)
+	if err != nil {
+		return fmt.Errorf("ping mailbox: %w", err)
+	}
+	return nil
+}
+
+// Close ends the connections and gives the directory back.
+func (s *Store) Close() error {
+	var errs []error
+	for _, db := range []*sql.DB{s.read, s.write} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	err := errors.Join(append(errs, s.lock.Close())...)
+	if err != nil {
+		return fmt.Errorf("close mailbox: %w", err)
+	}
+	return nil
+}

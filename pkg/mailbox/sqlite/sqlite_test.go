@@ -1,0 +1,241 @@
+package sqlite_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/mailbox"
+	"github.com/linkerhq/linker/pkg/mailbox/sqlite"
+	"github.com/linkerhq/linker/pkg/mailboxtest"
+)
+
+func TestStoreConforms(t *testing.T) {
+	t.Parallel()
+	mailboxtest.Run(t, func(t *testing.T) mailbox.Store { return open(t, t.TempDir()) })
+}
+
+func TestWhatWasStoredIsThereAfterClosingAndOpening(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first, err := sqlite.Open(dir, slog.New(slog.DiscardHandler))
+	noError(t, err)
+	fill(t, first)
+	noError(t, first.Close())
+	checkFilled(t, open(t, dir))
+}
+
+func TestWhatWasStoredIsInACopyTakenWithoutClosing(t *testing.T) {
+	t.Parallel()
+	dir, copied := t.TempDir(), filepath.Join(t.TempDir(), "copy")
+	fill(t, open(t, dir))
+	noError(t, os.CopyFS(copied, os.DirFS(dir)))
+	checkFilled(t, open(t, copied))
+}
+
+func TestADirectoryIsOpenedOnce(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first, err := sqlite.Open(dir, slog.New(slog.DiscardHandler))
+	noError(t, err)
+	_, err = sqlite.Open(dir, slog.New(slog.DiscardHandler))
+	if !errors.Is(err, sqlite.ErrInUse) || err.Error() != "data directory "+dir+" is in use by another process" {
+		t.Errorf("the second Open reports %v", err)
+	}
+	noError(t, first.Put(t.Context(), []mailbox.Row{row(1)}))
+	noError(t, first.Close())
+	noError(t, open(t, dir).Ping(t.Context()))
+}
+
+func TestADirectoryMayHaveAnyName(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "a b", "100%41?x=y#z&_pragma=query_only(1)")
+	fill(t, open(t, dir))
+	_, err := os.Stat(filepath.Join(dir, "mailbox.db"))
+	noError(t, err)
+}
+
+func TestAnUnknownFormatIsRefused(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ sql, want string }{
+		"a newer version":   {"PRAGMA user_version = 99", "format version 99"},
+		"another's tables":  {"CREATE TABLE rows (a)", "format version 0"},
+		"no database":       {"", "not a database"},
+		"a half made one":   {"CREATE TABLE rows (a); PRAGMA user_version = 7", "format version 7"},
+		"a negative number": {"PRAGMA user_version = -1", "format version -1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			file := filepath.Join(dir, "mailbox.db")
+			if c.sql == "" {
+				noError(t, os.WriteFile(file, []byte(strings.Repeat("no database ", 1000)), 0o600))
+			} else {
+				execute(t, file, c.sql)
+			}
+			for range 2 { // the first attempt leaves neither a lock nor a change behind
+				_, err := sqlite.Open(dir, slog.New(slog.DiscardHandler))
+				if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), dir) {
+					t.Errorf("Open reports %v, want an error that names the directory and %q", err, c.want)
+				}
+			}
+		})
+	}
+}
+
+func TestOpenNamesTheDirectoryItCannotUse(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "file")
+	noError(t, os.WriteFile(file, nil, 0o600))
+	_, err := sqlite.Open(filepath.Join(file, "data"), slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), file) {
+		t.Errorf("Open reports %v", err)
+	}
+}
+
+func TestACallAfterCloseIsAnError(t *testing.T) {
+	t.Parallel()
+	s, err := sqlite.Open(t.TempDir(), slog.New(slog.DiscardHandler))
+	noError(t, err)
+	noError(t, s.Close())
+	if s.Ping(t.Context()) == nil || s.Put(t.Context(), []mailbox.Row{row(1)}) == nil {
+		t.Error("a closed store took a call")
+	}
+}
+
+func TestACallerThatGivesUpLeavesTheOthersAlone(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir())
+	results := make(chan error)
+	const callers, each = 16, 20
+	for caller := range callers {
+		go func() {
+			var errs []error
+			for i := range each {
+				ctx, cancel := context.WithCancel(t.Context())
+				if caller%2 == 0 {
+					go cancel()
+				}
+				n := int64(caller*each + i)
+				err := s.Put(ctx, []mailbox.Row{row(n)})
+				cancel()
+				if err == nil {
+					continue
+				}
+				if caller%2 != 0 || !errors.Is(err, context.Canceled) {
+					errs = append(errs, err)
+				}
+				errs = append(errs, s.Put(t.Context(), []mailbox.Row{row(n)}))
+			}
+			results <- errors.Join(errs...)
+		}()
+	}
+	for range callers {
+		noError(t, <-results)
+	}
+	n, err := s.Count(t.Context(), mailbox.Query{To: "A-1"})
+	noError(t, err)
+	if n != callers*each {
+		t.Errorf("%d rows, want %d", n, callers*each)
+	}
+}
+
+func open(t *testing.T, dir string) *sqlite.Store {
+	t.Helper()
+	s, err := sqlite.Open(dir, slog.New(slog.DiscardHandler))
+	noError(t, err)
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func row(n int64) mailbox.Row {
+	r := mailbox.Row{To: "A-1", Pos: envelope.Position{Generation: 1, Offset: n}, Record: fmt.Appendf(nil, "record %d", n)}
+	r.ID = ident.StreamMessageID(1, "A-1", uint64(n))
+	return r
+}
+
+const filled = 300
+
+// fill stores something of every kind.
+func fill(t *testing.T, s *sqlite.Store) {
+	t.Helper()
+	for n := range int64(filled) {
+		noError(t, s.Put(t.Context(), []mailbox.Row{row(n)}))
+	}
+	first := row(0)
+	noError(t, s.Delete(t.Context(), []mailbox.Key{{To: first.To, Pos: first.Pos, ID: first.ID}}))
+	second := row(1)
+	noError(t, s.MarkProved(t.Context(), []mailbox.Key{{To: second.To, Pos: second.Pos, ID: second.ID}}))
+	noError(t, saveLane(t.Context(), s, 7))
+	noError(t, s.PutAnnounced(t.Context(), 2, mailbox.Announced{User: "A-1", Connected: true, N: 9}))
+}
+
+func checkFilled(t *testing.T, s *sqlite.Store) {
+	t.Helper()
+	rows, _, err := s.Read(t.Context(), mailbox.Query{To: "A-1", Limit: filled})
+	noError(t, err)
+	n, err := s.Count(t.Context(), mailbox.Query{To: "A-1"})
+	noError(t, err)
+	if len(rows) != filled-1 || n != filled-2 || string(rows[filled-2].Record) != string(row(filled-1).Record) {
+		t.Errorf("%d rows, %d of them not proved; want %d and %d", len(rows), n, filled-1, filled-2)
+	}
+	checkLane(t, s, 7)
+	a, found, err := s.GetAnnounced(t.Context(), 2, "A-1")
+	noError(t, err)
+	if !found || a.N != 9 {
+		t.Errorf("announced %+v, found %v", a, found)
+	}
+}
+
+// saveLane saves a number as the position of lane 0, as a window and as an id.
+func saveLane(ctx context.Context, s *sqlite.Store, n int64) error {
+	return s.SaveLane(ctx, 0, mailbox.LaneChange{
+		Position: envelope.Position{Generation: 1, Offset: n},
+		Windows:  map[mailbox.WindowKey]mailbox.Window{{User: "A-1", Stream: 1}: {High: uint64(n)}},
+		IDs:      []mailbox.RememberedID{{User: "A-1", ID: row(n).ID}},
+		Now:      n,
+	})
+}
+
+// checkLane checks that lane 0 is as a whole of one save, not older than n.
+func checkLane(t *testing.T, s *sqlite.Store, n int64) {
+	t.Helper()
+	state, found, err := s.LoadLane(t.Context(), 0)
+	noError(t, err)
+	got := state.Position.Offset
+	if !found || got < n {
+		t.Fatalf("lane 0: found %v, position %d, want at least %d", found, got, n)
+	}
+	high := state.Windows[mailbox.WindowKey{User: "A-1", Stream: 1}].High
+	if high != uint64(got) || len(state.IDs) != 1 || state.IDs[0].ID != row(got).ID {
+		t.Errorf("lane 0 is a mixture of saves: %+v", state)
+	}
+}
+
+func execute(t *testing.T, file, statements string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", file)
+	noError(t, err)
+	_, err = db.ExecContext(t.Context(), statements)
+	noError(t, err)
+	noError(t, db.Close())
+}
+
+func noError(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

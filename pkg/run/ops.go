@@ -1,0 +1,98 @@
+// Package run is what all services share about running: the HTTP server that
+// operators and orchestrators look at, and the order in which parts stop.
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+const (
+	headerTimeout  = 5 * time.Second
+	requestTimeout = 30 * time.Second
+	maxHeaderBytes = 8 << 10
+	stopTimeout    = 2 * time.Second
+)
+
+// Ops serves GET /healthz (the process runs), /readyz (it can do its work: 200,
+// or 503 with the reason) and /metrics (Prometheus). It shows figures and changes
+// nothing.
+type Ops struct {
+	listener net.Listener
+	server   *http.Server
+}
+
+// NewOps listens on addr, HOST:PORT; port 0 picks a free one. ready says why the
+// service is not ready; nil means that it is.
+func NewOps(addr string, registry *prometheus.Registry, log *slog.Logger, ready func() error) (*Ops, error) {
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := ready(); err != nil {
+			http.Error(w, "not ready: "+err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	return &Ops{listener: listener, server: &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       requestTimeout,
+		WriteTimeout:      requestTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}}, nil
+}
+
+// Addr is the address that is listened on.
+func (o *Ops) Addr() net.Addr { return o.listener.Addr() }
+
+// Run serves until ctx ends.
+func (o *Ops) Run(ctx context.Context) error {
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		if o.server.Shutdown(bounded) != nil {
+			_ = o.server.Close() // what is still open after that is cut
+		}
+	})
+	err := o.server.Serve(o.listener)
+	if !stop() {
+		<-stopped
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", o.Addr(), err)
+	}
+	return nil
+}
+
+// Close releases the listener of an Ops that is never run.
+func (o *Ops) Close() error { return o.listener.Close() }
+
+// RuntimeMetrics registers what every Go process tells about itself.
+func RuntimeMetrics(reg prometheus.Registerer) error {
+	err := reg.Register(collectors.NewGoCollector())
+	if err != nil {
+		return fmt.Errorf("register runtime metrics: %w", err)
+	}
+	if err := reg.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})); err != nil {
+		return fmt.Errorf("register process metrics: %w", err)
+	}
+	return nil
+}

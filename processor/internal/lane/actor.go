@@ -1,0 +1,302 @@
+package lane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/linkerhq/linker/pkg/broker/kafka"
+	"github.com/linkerhq/linker/pkg/delivery"
+	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/mailbox"
+)
+
+// serve is the actor: it alone touches the state. It ends when ctx does, after
+// giving the lane up in good order, or with the error that ended work.
+func (d *Driver) serve(ctx, work context.Context, handle int64) error {
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	committer := newCommitter(d.lane)
+	defer committer.wait()
+	var announced, saved, expired time.Time
+	expired = time.Now()
+	for {
+		records := d.records
+		if d.state.Held() > maxHeld || d.state.Unsettled() > maxUnsettled {
+			records = nil // goes on when the mailbox or the sockets have taken some
+		}
+		select {
+		case batch := <-records:
+			d.handle(batch, handle)
+		case <-d.inbox.wake:
+			runtime.Gosched() // let what else has just arrived come along
+		case now := <-tick.C:
+			d.tick()
+			if err := d.periodic(now, committer); err != nil {
+				return err
+			}
+			if now.Sub(announced) >= announceEvery {
+				d.announce(false)
+				d.publishMetrics()
+				announced = now
+			}
+			if now.Sub(saved) >= saveEvery {
+				d.save(now, now.Sub(expired) >= expireEvery)
+				saved = now
+				if now.Sub(expired) >= expireEvery {
+					expired = now
+				}
+			}
+		case <-work.Done():
+			return context.Cause(work)
+		case <-ctx.Done():
+			return d.giveUp(work, committer)
+		}
+		for _, event := range d.inbox.take() {
+			d.step(event)
+		}
+		d.execute()
+	}
+}
+
+// step feeds one event to the state.
+func (d *Driver) step(event Event) { d.state.Step(time.Now(), event, &d.fx) }
+
+// handle feeds a batch of records.
+func (d *Driver) handle(batch []kafka.Record, handle int64) {
+	for i := range batch {
+		r := &batch[i]
+		d.lag.seen(r)
+		event := RecordRead{Offset: r.Offset, Fill: r.Offset < handle}
+		e, err := envelope.Decode(r.Value)
+		if err != nil {
+			d.log.Error("undecodable record becomes a dead letter", "offset", r.Offset, "error", err)
+			event.Raw = r.Value
+		} else {
+			event.Envelope = &e
+		}
+		d.step(&event)
+	}
+}
+
+// tick lets time pass and looks for what has no event of its own.
+func (d *Driver) tick() {
+	if network := d.Network.Current(); network != d.network {
+		d.network = network
+		d.step(&NetworkChanged{Network: network})
+	}
+	for _, c := range d.state.Connectors() {
+		if d.Connectors.Dead(c) {
+			d.step(&ConnectorDied{Connector: c})
+		}
+	}
+	retry := d.retry
+	d.retry = nil
+	for _, p := range retry {
+		d.produce(p)
+	}
+	d.step(&Ticked{})
+}
+
+// periodic commits what is settled, as long as this process is the owner.
+func (d *Driver) periodic(now time.Time, c *committer) error {
+	d.lag.settled.Store(d.state.Low())
+	if !d.lane.Healthy() {
+		return errNotOwner
+	}
+	d.state.SettleWindows(now)
+	if err := c.commit(d.state.Low()); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// save makes durable what the windows have learnt, up to the lowest unsettled
+// offset.
+func (d *Driver) save(now time.Time, expire bool) {
+	change := d.state.Change(now)
+	if expire {
+		change.Expired = d.state.ExpireWindows(now)
+	}
+	d.store.add(func(j *storeJob) { j.save = merge(j.save, change) })
+}
+
+// execute carries the effects out.
+func (d *Driver) execute() {
+	fx := &d.fx
+	for i := range fx.Deliveries {
+		d.out.add(&fx.Deliveries[i])
+	}
+	d.out.flush()
+	for i := range fx.Failures {
+		e := &fx.Failures[i]
+		// At most once, like everything of the live plane.
+		_ = d.Plane.Publish(delivery.FastSubject(d.Domain, e.User().Lane(d.Lanes)), e.Append(nil))
+	}
+	for _, p := range fx.Produce {
+		d.produce(p)
+	}
+	if len(fx.Bury) > 0 {
+		d.Metrics.buried.Add(float64(len(fx.Bury)))
+	}
+	d.store.effects(fx)
+	fx.Reset()
+}
+
+// produce gives a record of the lane's own to the log.
+func (d *Driver) produce(p Produce) {
+	lane, key := d.lane.Number(), ""
+	if len(p.Envelope.To) > 0 {
+		user := p.Envelope.User()
+		lane, key = user.Lane(d.Lanes), string(user)
+	}
+	token := p.Token
+	err := d.Producer.Append(lane, key, p.Envelope.Append(nil), func(_ int64, err error) {
+		if err == nil && token != (Token{}) {
+			d.inbox.put(&Produced{Token: token})
+		}
+	})
+	if err != nil {
+		d.retry = append(d.retry, p)
+	}
+}
+
+// giveUp ends the lane in good order: proofs are waited for a little, the rest
+// goes to the mailbox, and what is settled is saved and committed.
+func (d *Driver) giveUp(work context.Context, c *committer) error {
+	deadline := time.Now().Add(handOverFor)
+	stop := deadline.Add(stopFor)
+	tick := time.NewTicker(tickEvery / 4)
+	defer tick.Stop()
+	spilled := false
+	for !d.state.Idle() && time.Now().Before(stop) {
+		if !spilled && time.Now().After(deadline) {
+			d.state.SpillAll(&d.fx)
+			spilled = true
+		}
+		select {
+		case <-d.inbox.wake:
+		case <-tick.C:
+			d.tick()
+		case <-work.Done():
+			return context.Cause(work)
+		}
+		for _, event := range d.inbox.take() {
+			d.step(event)
+		}
+		d.execute()
+	}
+	if !d.lane.Healthy() {
+		return errNotOwner
+	}
+	d.save(time.Now(), false)
+	d.store.drain(stop)
+	if err := c.finish(d.state.Low()); err != nil {
+		return fmt.Errorf("commit at the end: %w", err)
+	}
+	d.log.Info("lane given up", "settled_to", d.state.Low(), "unsettled", d.state.Unsettled())
+	return nil
+}
+
+func (d *Driver) publishMetrics() {
+	m := d.Metrics
+	m.lag.WithLabelValues(d.label).Set(float64(d.lag.records()))
+	m.unsettled.WithLabelValues(d.label).Set(float64(d.state.Unsettled()))
+	m.behind.WithLabelValues(d.label).Set(float64(d.state.Behind()))
+	m.sessions.WithLabelValues(d.label).Set(float64(d.state.Sessions()))
+	m.oldest.WithLabelValues(d.label).Set(d.state.Oldest().Seconds())
+}
+
+// lagMeter estimates how much of the log is not settled.
+type lagMeter struct {
+	next    atomic.Int64 // the log's end
+	settled atomic.Int64
+	size    atomic.Int64 // of a record, smoothed
+}
+
+func (l *lagMeter) seen(r *kafka.Record) {
+	const weight = 64
+	size := l.size.Load()
+	l.size.Store(size + (int64(len(r.Key)+len(r.Value))-size)/weight)
+}
+
+func (l *lagMeter) records() int64 { return max(l.next.Load()-l.settled.Load(), 0) }
+func (l *lagMeter) bytes() int64   { return l.records() * max(l.size.Load(), 1) }
+
+// committer commits offsets one after another, off the actor's path.
+type committer struct {
+	lane    *kafka.Lane
+	done    chan error // of the commit under way; nil: none
+	offset  int64      // last asked for
+	pending bool
+}
+
+func newCommitter(lane *kafka.Lane) *committer {
+	return &committer{lane: lane, done: make(chan error, 1), offset: lane.Committed()}
+}
+
+// commit begins to commit an offset unless one is under way, and returns the
+// error of the one before it.
+func (c *committer) commit(low int64) error {
+	if c.pending {
+		select {
+		case err := <-c.done:
+			c.pending = false
+			if err != nil {
+				return err
+			}
+		default:
+			return nil
+		}
+	}
+	if low <= c.offset {
+		return nil
+	}
+	c.offset, c.pending = low, true
+	go func() { c.done <- c.do(low) }()
+	return nil
+}
+
+func (c *committer) do(low int64) error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopFor)
+	defer cancel()
+	err := c.lane.Commit(ctx, low)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil // not known; the next one says more
+	}
+	return err
+}
+
+// finish commits an offset for good.
+func (c *committer) finish(low int64) error {
+	c.wait()
+	return c.do(low)
+}
+
+func (c *committer) wait() {
+	if c.pending {
+		<-c.done
+		c.pending = false
+	}
+}
+
+// merge adds a later change of a lane to an earlier one that is not saved yet.
+func merge(earlier *mailbox.LaneChange, later mailbox.LaneChange) *mailbox.LaneChange {
+	if earlier == nil {
+		return &later
+	}
+	for key, win := range earlier.Windows {
+		if _, newer := later.Windows[key]; !newer {
+			later.Windows[key] = win
+		}
+	}
+	for _, key := range later.Expired {
+		delete(later.Windows, key)
+	}
+	later.IDs = append(earlier.IDs, later.IDs...)
+	later.Expired = append(earlier.Expired, later.Expired...)
+	return &later
+}

@@ -1,0 +1,327 @@
+package lane
+
+import (
+	"slices"
+
+	"github.com/linkerhq/linker/pkg/delivery"
+	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/mailbox"
+	"github.com/linkerhq/linker/pkg/wire"
+)
+
+// room says whether one more record may go out to the session.
+func (sn *session) room() bool { return sn.bytes < WindowBytes && len(sn.flights) < WindowRecords }
+
+// roomiest returns the session of the target with the least in flight that has
+// room, nil if none has.
+func (t *target) roomiest() *session {
+	if sn := t.leastBusy(); sn != nil && sn.room() {
+		return sn
+	}
+	return nil
+}
+
+// leastBusy returns the session with the least in flight.
+func (t *target) leastBusy() *session {
+	if len(t.sessions) == 0 {
+		return nil
+	}
+	return slices.MinFunc(t.sessions, func(a, b *session) int { return len(a.flights) - len(b.flights) })
+}
+
+// send puts one message in flight to a session.
+func (s *State) send(sn *session, it *item, fetched bool, fx *Effects) {
+	sn.d++
+	f := &flight{d: sn.d, item: it, fetch: fetched, since: s.now}
+	if len(sn.flights) == 0 {
+		sn.heard, sn.pause = s.now, 0
+	}
+	sn.flights = append(sn.flights, f)
+	sn.bytes += it.size
+	it.flights = append(it.flights, sn)
+	fx.deliver(sn.connector, frameItem(it), delivery.Target{Session: sn.id, User: sn.user.id, D: f.d})
+}
+
+func frameItem(it *item) delivery.Item {
+	item := delivery.Item{Kind: delivery.KindFrame, Pos: it.pos, ID: it.id}
+	if it.env != nil {
+		item.Frame, item.Urgent = it.env.Frame, it.confirm == unconfirmed
+	}
+	return item
+}
+
+// instruct puts something in flight that is not a message: the end of a fetch, a
+// hint, the order to close. Nothing stores it; it goes with its session.
+func (s *State) instruct(sn *session, d delivery.Item, fx *Effects) {
+	sn.d++
+	it := &item{user: sn.user, control: true, size: len(d.Frame) + overhead, instruction: d, confirm: confirmed}
+	it.flights = append(it.flights, sn)
+	if len(sn.flights) == 0 {
+		sn.heard, sn.pause = s.now, 0
+	}
+	sn.flights = append(sn.flights, &flight{d: sn.d, item: it, since: s.now})
+	sn.bytes += it.size
+	fx.deliver(sn.connector, d, delivery.Target{Session: sn.id, User: sn.user.id, D: sn.d})
+}
+
+// resend repeats what the connector has not taken, and asks again about what it
+// has taken and the socket has not proved.
+func (s *State) resend(sn *session, fx *Effects) {
+	if len(sn.flights) == 0 {
+		return
+	}
+	wait := resendTaken
+	if sn.taken < sn.d {
+		wait = resendUntaken
+	}
+	if s.now.Sub(sn.heard) < max(wait, sn.pause) {
+		return
+	}
+	sn.heard = s.now
+	sn.pause = min(max(wait, 2*sn.pause), resendMost)
+	s.metrics.resends.Inc()
+	s.repeat(sn, fx)
+}
+
+// repeat sends again, under the same numbers, all that was not taken; if all
+// was, the last delivery, whose answer says how far the session is.
+func (s *State) repeat(sn *session, fx *Effects) {
+	for i, f := range sn.flights {
+		if f.d <= sn.taken && i < len(sn.flights)-1 {
+			continue
+		}
+		d := f.item.instruction
+		if !f.item.control {
+			d = frameItem(f.item)
+		}
+		fx.deliver(sn.connector, d, delivery.Target{Session: sn.id, User: sn.user.id, D: f.d})
+	}
+}
+
+// answered takes what a connector says of its sessions.
+func (s *State) answered(a *delivery.Answers, fx *Effects) {
+	if a.Epoch != s.pos(s.cfg.Epoch) {
+		return
+	}
+	if a.Joined {
+		for i := range a.Sessions {
+			s.adopt(a.Connector, &a.Sessions[i], fx)
+		}
+	}
+	for _, p := range a.Progress {
+		if sn := s.sessions[p.Session]; sn != nil && sn.target != nil && sn.connector == a.Connector {
+			s.progress(sn, p, fx)
+		}
+	}
+	for _, id := range a.Gone {
+		if sn := s.sessions[id]; sn != nil && sn.connector == a.Connector {
+			s.endSession(sn, fx)
+		}
+	}
+	for _, token := range a.FastProved {
+		if w, found := s.fast[token]; found {
+			delete(s.fast, token)
+			fx.Produce = append(fx.Produce, Produce{Envelope: s.confirmation(w.from, w.to, w.id, w.reference)})
+		}
+	}
+}
+
+// progress moves a session's numbers forward.
+func (s *State) progress(sn *session, p delivery.Progress, fx *Effects) {
+	if p.Taken > sn.d || p.Proved > p.Taken {
+		return // not of this lane's making
+	}
+	if p.Taken > sn.taken || p.Proved > sn.proved {
+		sn.heard, sn.pause = s.now, 0
+	}
+	sn.taken, sn.proved = max(sn.taken, p.Taken), max(sn.proved, p.Proved)
+	n := 0
+	for n < len(sn.flights) && sn.flights[n].d <= sn.proved {
+		n++
+	}
+	landed := slices.Clone(sn.flights[:n])
+	sn.flights = slices.Delete(sn.flights, 0, n)
+	for _, f := range landed {
+		sn.bytes -= f.item.size
+		s.land(sn, f.item, fx)
+	}
+	if p.Gap && sn.taken < sn.d {
+		s.repeat(sn, fx)
+	}
+	if n > 0 && sn.target.behind {
+		s.catching[sn.target] = true
+	}
+	if n > 0 {
+		s.serveFetch(sn, fx)
+	}
+}
+
+// land notes that a session has proved receipt of a message.
+func (s *State) land(sn *session, it *item, fx *Effects) {
+	it.flights = slices.DeleteFunc(it.flights, func(other *session) bool { return other == sn })
+	if it.control {
+		return
+	}
+	s.metrics.proofs.Inc()
+	it.proved = true
+	if it.env == nil {
+		s.readForProof(it, fx)
+		return
+	}
+	s.finish(it, fx)
+}
+
+// finish does what proof of receipt allows: first the confirmation, and when the
+// log has that, the end of custody — unless another target is still owed a copy.
+func (s *State) finish(it *item, fx *Effects) {
+	switch it.confirm {
+	case unconfirmed:
+		it.confirm = confirming
+		fx.Produce = append(fx.Produce, Produce{
+			Envelope: s.confirmation(it.env.From, it.user.id, it.env.ID, it.env.Reference),
+			Token:    Token{Confirms: it.pos, User: it.user.id},
+		})
+		return
+	case confirming:
+		return
+	}
+	if s.owedToOthers(it) {
+		if it.stored && !it.marked {
+			it.marked, it.user.marked = true, true
+			fx.Mark = append(fx.Mark, it.key())
+		}
+		return
+	}
+	switch {
+	case it.stored && !it.deleted:
+		it.deleted = true
+		fx.Delete = append(fx.Delete, it.key())
+	case !it.stored && !it.storing:
+		s.settle(it)
+	}
+	s.release(it)
+}
+
+// produced notes that the log has taken a confirmation or presence event.
+func (s *State) produced(t Token, fx *Effects) {
+	u := s.users[t.User]
+	if u == nil {
+		return
+	}
+	if t.Presence != 0 {
+		s.presenceProduced(u, t.Presence, fx)
+		return
+	}
+	if it := u.items[t.Confirms]; it != nil && it.confirm == confirming {
+		it.confirm = confirmed
+		s.finish(it, fx)
+	}
+}
+
+// confirmation is the record that tells the sender of a message that it was
+// received. Its id follows from the message's, so that the sender's lane knows
+// a second one.
+func (s *State) confirmation(sender, receiver ident.UserID, id ident.MessageID, reference string) envelope.Envelope {
+	e := envelope.Envelope{
+		Kind:      envelope.KindConfirmation,
+		Remember:  true,
+		ID:        ident.ConfirmationID(id),
+		From:      receiver,
+		To:        []envelope.Recipient{{User: sender}},
+		CreatedAt: s.now.UnixMilli(),
+	}
+	e.Frame = wire.AppendConfirmation(nil, reference, wire.Stamp{ID: e.ID, CreatedAt: e.CreatedAt})
+	return e
+}
+
+// owedToOthers says whether a target still has to get the message.
+func (s *State) owedToOthers(it *item) bool {
+	if it.user.one && it.proved {
+		return false
+	}
+	for _, t := range it.user.targets {
+		if it.pos.Before(t.l) {
+			continue
+		}
+		if t.cursor.Before(it.pos) {
+			return true
+		}
+		for _, sn := range it.flights {
+			if sn.target == t {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// store asks the mailbox to take custody.
+func (s *State) store(it *item, fx *Effects) {
+	if it.storing || it.stored || it.env == nil {
+		return
+	}
+	it.storing = true
+	it.user.storing++
+	if it.proved && it.confirm == confirmed {
+		it.marked, it.user.marked = true, true
+	}
+	fx.Put = append(fx.Put, mailbox.Row{
+		To:     string(it.user.id),
+		Pos:    it.pos,
+		ID:     it.id,
+		Lane:   s.cfg.Lane,
+		Proved: it.marked,
+		Record: it.record(),
+	})
+}
+
+// record encodes the envelope for this one receiver.
+func (it *item) record() []byte {
+	e := *it.env
+	for _, to := range e.To {
+		if to.User == it.user.id {
+			e.To = []envelope.Recipient{to}
+			break
+		}
+	}
+	return e.Append(nil)
+}
+
+func (it *item) key() mailbox.Key {
+	return mailbox.Key{To: string(it.user.id), Pos: it.pos, ID: it.id}
+}
+
+// rowsStored notes that the mailbox has custody.
+func (s *State) rowsStored(keys []mailbox.Key, fx *Effects) {
+	for _, k := range keys {
+		u := s.users[ident.UserID(k.To)]
+		if u == nil {
+			continue
+		}
+		u.storing--
+		u.stored++
+		for _, t := range u.targets {
+			if t.behind {
+				s.catching[t] = true
+			}
+		}
+		it := u.items[k.Pos]
+		if it == nil {
+			continue
+		}
+		it.storing, it.stored = false, true
+		s.settle(it)
+		s.metrics.stored.Inc()
+		if it.proved {
+			s.finish(it, fx)
+		}
+		s.release(it)
+		s.forget(u)
+		for _, t := range u.targets {
+			for _, sn := range t.sessions {
+				s.serveFetch(sn, fx)
+			}
+		}
+	}
+}

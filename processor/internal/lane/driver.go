@@ -1,0 +1,328 @@
+package lane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/linkerhq/linker/pkg/broker/kafka"
+	"github.com/linkerhq/linker/pkg/broker/nats"
+	"github.com/linkerhq/linker/pkg/delivery"
+	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/mailbox"
+	"github.com/linkerhq/linker/pkg/topology"
+)
+
+// Limits and rhythms of a driver.
+const (
+	tickEvery     = 100 * time.Millisecond // also how often offsets are committed
+	announceEvery = time.Second
+	saveEvery     = time.Second
+	expireEvery   = time.Hour
+	joinEvery     = 250 * time.Millisecond
+	joinFor       = 2 * time.Second // connectors that have not answered by then are waited for no longer
+	handOverFor   = time.Second     // proofs are waited for so long when a lane is given up in good order
+	stopFor       = 1500 * time.Millisecond
+
+	maxHeld      = 64 << 20 // bytes of records in memory before reading pauses
+	maxUnsettled = 64 << 10 // records
+	maxInbox     = 32 << 10 // events from the live plane that wait; beyond it they are dropped
+)
+
+// errNotOwner ends a lane whose owner cannot be sure any more to be the owner.
+var errNotOwner = errors.New("the group has not answered for half a session")
+
+// Connectors tells which connectors of the domain are there.
+type Connectors interface {
+	// Alive returns those whose leases stand; known is false as long as the
+	// registry has not been read.
+	Alive() (list []ident.Connector, known bool)
+	// Dead says whether the connector's lease has run out for certain.
+	Dead(c ident.Connector) bool
+}
+
+// Network is the current description of the network.
+type Network interface{ Current() *topology.Snapshot }
+
+// Deps are what lanes work with.
+type Deps struct {
+	Domain       string
+	Lanes        int
+	Generation   uint32
+	BacklogBytes int64 // of one lane, from which on connectors are told to accept nothing for it; 0: no limit
+	Producer     *kafka.Producer
+	Plane        *nats.Conn
+	Store        mailbox.Store
+	Connectors   Connectors
+	Network      Network
+	Metrics      *Metrics
+	Log          *slog.Logger
+}
+
+// Driver runs one lane for as long as this process owns it.
+type Driver struct {
+	Deps
+	lane  *kafka.Lane
+	label string // the lane's number in metrics
+	log   *slog.Logger
+	epoch int64
+
+	inbox   *inbox
+	records chan []kafka.Record // closed by nobody; read only while there is room in memory
+
+	// Owned by the actor.
+	state   *State
+	fx      Effects
+	out     outgoing
+	retry   []Produce // that the log could not take
+	network *topology.Snapshot
+	lag     lagMeter
+
+	store *storeQueue
+}
+
+// NewDriver prepares a lane that was just assigned to this process.
+func NewDriver(deps Deps, lane *kafka.Lane) *Driver {
+	d := &Driver{
+		Deps:    deps,
+		lane:    lane,
+		label:   fmt.Sprint(lane.Number()),
+		log:     deps.Log.With("lane", lane.Number()),
+		inbox:   newInbox(),
+		records: make(chan []kafka.Record),
+	}
+	d.store = newStoreQueue(deps.Store, lane, deps.Producer, d.log, d.inbox)
+	return d
+}
+
+// Run takes the lane, serves it until ctx ends, and gives it up in good order.
+// An error means that the lane was lost or could not be taken.
+func (d *Driver) Run(ctx context.Context) error {
+	cfg, handle, err := d.take(ctx)
+	if err != nil {
+		return stopped(ctx, err)
+	}
+	answers, err := d.Plane.Subscribe(delivery.LaneSubject(d.Domain, d.lane.Number()), d.inbox.answers(d.Metrics))
+	if err != nil {
+		return fmt.Errorf("listen for answers: %w", err)
+	}
+	defer d.stopListening(answers)
+	fast, err := d.Plane.Subscribe(delivery.FastSubject(d.Domain, d.lane.Number()), d.inbox.fast(d.Metrics))
+	if err != nil {
+		return fmt.Errorf("listen for FAST messages: %w", err)
+	}
+	defer d.stopListening(fast)
+
+	d.state = New(cfg, d.Metrics, time.Now())
+	d.out = newOutgoing(d.Domain, d.lane.Number(), envelope.Position{Generation: d.Generation, Offset: d.epoch}, d.Plane)
+	if err := d.join(ctx); err != nil {
+		return stopped(ctx, err)
+	}
+	d.log.Info("lane taken", "epoch", d.epoch, "from", cfg.Next, "handle_from", handle, "sessions", d.state.Sessions())
+
+	work, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	var wg sync.WaitGroup
+	wg.Go(func() { d.store.run(work, stop) })
+	reading, stopReading := context.WithCancel(ctx)
+	defer stopReading()
+	wg.Go(func() {
+		if err := d.lane.Read(reading, cfg.Next, d.pass(reading)); err != nil && reading.Err() == nil {
+			stop(fmt.Errorf("read: %w", err))
+		}
+	})
+	wg.Go(func() { d.measure(reading) })
+	err = d.serve(ctx, work, handle)
+	stopReading()
+	stop(nil)
+	wg.Wait()
+	return err
+}
+
+// stopped hides the error of an operation that ended because ctx did.
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (d *Driver) stopListening(s *nats.Subscription) {
+	if err := s.Stop(); err != nil {
+		d.log.Warn("unsubscribe", "error", err)
+	}
+}
+
+// take loads what the lane must remember and writes the epoch record. handle is
+// the offset from which records are handled; those from cfg.Next up to it only
+// fill the windows.
+func (d *Driver) take(ctx context.Context) (cfg Config, handle int64, err error) {
+	lane := d.lane.Number()
+	first, next, err := d.lane.Bounds(ctx)
+	if err != nil {
+		return cfg, 0, fmt.Errorf("read the log's bounds: %w", err)
+	}
+	saved, found, err := d.Store.LoadLane(ctx, lane)
+	if err != nil {
+		return cfg, 0, fmt.Errorf("load the lane's windows: %w", err)
+	}
+	from, handle, err := startAt(startFacts{
+		first: first, next: next, committed: d.lane.Committed(), saved: saved.Position, found: found, generation: d.Generation,
+	})
+	if err != nil {
+		return cfg, 0, err
+	}
+	announced, err := d.Store.ListAnnounced(ctx, lane, envelope.Position{Generation: d.Generation, Offset: handle})
+	if err != nil {
+		return cfg, 0, fmt.Errorf("load what was announced: %w", err)
+	}
+	d.epoch, err = d.appendEpoch(ctx)
+	if err != nil {
+		return cfg, 0, err
+	}
+	d.network = d.Network.Current()
+	return Config{
+		Domain: d.Domain, Lane: lane, Generation: d.Generation, Epoch: d.epoch, Next: from,
+		Saved: saved, Announced: announced, Network: d.network,
+	}, handle, nil
+}
+
+// startFacts is what decides where a lane begins to read.
+type startFacts struct {
+	first, next int64 // the log's bounds
+	committed   int64 // -1: never
+	saved       envelope.Position
+	found       bool
+	generation  uint32
+}
+
+// startAt returns the first offset to read and the first to handle. A position
+// outside the log means that records are gone: an alarm for the operator, never
+// something to skip.
+func startAt(f startFacts) (from, handle int64, err error) {
+	handle = max(f.committed, f.first)
+	if f.committed < 0 {
+		handle = f.first
+	} else if f.committed < f.first {
+		return 0, 0, fmt.Errorf("the log begins at offset %d, but this lane has handled it up to %d only: records were removed before they were handled", f.first, f.committed)
+	}
+	from = handle
+	if f.found && f.saved.Generation == f.generation {
+		from = f.saved.Offset
+		handle = max(handle, from)
+	}
+	if handle > f.next {
+		return 0, 0, fmt.Errorf("the log ends at offset %d, but this lane has handled it up to %d: the topic was made anew; raise the generation above %d to begin again", f.next, handle, f.generation)
+	}
+	return max(min(from, handle), f.first), handle, nil
+}
+
+// appendEpoch writes this owner's first record; its offset is the epoch.
+func (d *Driver) appendEpoch(ctx context.Context) (int64, error) {
+	type result struct {
+		offset int64
+		err    error
+	}
+	record := envelope.Envelope{Kind: envelope.KindEpoch}
+	for {
+		done := make(chan result, 1)
+		err := d.Producer.Append(d.lane.Number(), "", record.Append(nil), func(offset int64, err error) { done <- result{offset, err} })
+		if err == nil {
+			select {
+			case r := <-done:
+				if r.err != nil {
+					return 0, fmt.Errorf("write the epoch: %w", r.err)
+				}
+				return r.offset, nil
+			case <-ctx.Done():
+				return 0, ctx.Err()
+			}
+		}
+		select {
+		case <-time.After(tickEvery):
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}
+
+// join collects the sessions that connectors already have in this lane, so that
+// nobody who is connected is thought to be away.
+func (d *Driver) join(ctx context.Context) error {
+	deadline := time.After(joinFor)
+	again := time.NewTicker(joinEvery)
+	defer again.Stop()
+	joined := map[ident.Connector]bool{}
+	for {
+		d.announce(true)
+		if d.allJoined(joined) {
+			return nil
+		}
+		select {
+		case <-again.C:
+		case <-deadline:
+			return nil
+		case <-d.inbox.wake:
+			for _, event := range d.inbox.take() {
+				if a, is := event.(*Answered); is && a.Answers.Joined && a.Answers.Epoch.Offset == d.epoch {
+					joined[a.Answers.Connector] = true
+				}
+				d.step(event)
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (d *Driver) allJoined(joined map[ident.Connector]bool) bool {
+	alive, known := d.Connectors.Alive()
+	for _, c := range alive {
+		known = known && joined[c]
+	}
+	return known
+}
+
+func (d *Driver) announce(joining bool) {
+	a := delivery.Announcement{
+		Lane:    d.lane.Number(),
+		Epoch:   envelope.Position{Generation: d.Generation, Offset: d.epoch},
+		Joining: joining,
+		Full:    d.BacklogBytes > 0 && d.lag.bytes() > d.BacklogBytes,
+		Lag:     d.lag.records(),
+	}
+	// Not heard while the plane is away; it is said again in a second.
+	_ = d.Plane.Publish(delivery.EpochSubject(d.Domain), a.Append(nil))
+}
+
+// pass hands what was read to the actor, which takes it when it has room.
+func (d *Driver) pass(ctx context.Context) func([]kafka.Record) error {
+	return func(batch []kafka.Record) error {
+		select {
+		case d.records <- batch:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// measure keeps the lag up to date.
+func (d *Driver) measure(ctx context.Context) {
+	tick := time.NewTicker(announceEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if _, next, err := d.lane.Bounds(ctx); err == nil {
+				d.lag.next.Store(next)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}

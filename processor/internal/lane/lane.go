@@ -1,0 +1,241 @@
+// Package lane is the heart of Linker: the actor of one partition of a domain's
+// log. Everything about a user — messages to it, its logins, logouts and fetches
+// — is a record of that user's lane, in one order. A lane keeps custody of every
+// record: it settles one only when a session has proved receipt, when the
+// mailbox holds it, or when a dead letter does; offsets are committed up to the
+// lowest record that is not settled.
+//
+// State is the lane's state machine. It knows no broker, no store, no goroutine
+// and no clock: Step takes an event and the time and says in Effects what is to
+// be done. Driver, in this package too, feeds it and carries the effects out.
+//
+// The words: a target is who must get one copy of each message of a user: one
+// session, or, for a master user whose app delivers to one socket, all of its
+// sessions together. A target is live as long as records go out to it at once;
+// it is behind while older records wait for it in the mailbox. A flight is a
+// delivery that has been sent and not yet proved.
+package lane
+
+import (
+	"time"
+
+	"github.com/linkerhq/linker/pkg/delivery"
+	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/mailbox"
+	"github.com/linkerhq/linker/pkg/topology"
+)
+
+// Limits of a lane. What exceeds a window waits in the mailbox.
+const (
+	WindowBytes   = 256 << 10 // under way to one session
+	WindowRecords = 1024
+
+	// SpillAfter is how long a record may wait for proof before the mailbox
+	// takes custody of it.
+	SpillAfter = time.Second
+	// FetchWait is how long a fetch waits for records below its bound to be
+	// proved or stored.
+	FetchWait = time.Second
+	// ClaimFor is how long a fetched row is kept from other fetches of the same
+	// user while its socket gives no proof.
+	ClaimFor = 5 * time.Second
+	// RememberFor is how long ids are remembered.
+	RememberFor = 10 * time.Minute
+
+	resendUntaken = 300 * time.Millisecond // a delivery the connector has not answered
+	resendTaken   = 2 * time.Second        // a delivery it has answered and not proved: asks again
+	resendMost    = 5 * time.Second        // the longest pause between two attempts
+	fastProofFor  = time.Minute            // a FAST message's proof is waited for, for its confirmation
+	pageRows      = 256                    // read from the mailbox at once
+)
+
+// Event is something that has happened to a lane.
+type Event interface{ event() }
+
+// RecordRead is the next record of the log, in the order of offsets.
+type RecordRead struct {
+	Offset   int64
+	Envelope *envelope.Envelope // nil: not decodable
+	Raw      []byte             // of a record that is not decodable
+	Fill     bool               // settled by an earlier owner: only the windows learn of it
+}
+
+// FastArrived is an envelope that came over the live plane.
+type FastArrived struct{ Envelope *envelope.Envelope }
+
+// Answered is what a connector says about its sessions of this lane.
+type Answered struct{ Answers *delivery.Answers }
+
+// Stored says that the mailbox has taken rows.
+type Stored struct{ Keys []mailbox.Key }
+
+// RowsRead is the result of a Read.
+type RowsRead struct {
+	Read Read
+	Rows []mailbox.Row
+	More bool
+}
+
+// Counted is the result of a Count.
+type Counted struct {
+	Count Count
+	N     int
+}
+
+// Loaded is the result of a Load.
+type Loaded struct {
+	User      ident.UserID
+	Announced mailbox.Announced
+	Found     bool
+}
+
+// AnnouncedSaved says that an entry of Effects.Announce is durable.
+type AnnouncedSaved struct{ Announced mailbox.Announced }
+
+// Produced says that the log has taken a record.
+type Produced struct{ Token Token }
+
+// Buried says that the dead letters hold what Burial said.
+type Buried struct{ Burial Burial }
+
+// ConnectorDied says that a connector's lease has run out.
+type ConnectorDied struct{ Connector ident.Connector }
+
+// NetworkChanged replaces the description of the network.
+type NetworkChanged struct{ Network *topology.Snapshot }
+
+// Ticked lets time pass; it comes about every 100 ms.
+type Ticked struct{}
+
+func (RecordRead) event()     {}
+func (FastArrived) event()    {}
+func (Answered) event()       {}
+func (Stored) event()         {}
+func (RowsRead) event()       {}
+func (Counted) event()        {}
+func (Loaded) event()         {}
+func (AnnouncedSaved) event() {}
+func (Produced) event()       {}
+func (Buried) event()         {}
+func (ConnectorDied) event()  {}
+func (NetworkChanged) event() {}
+func (Ticked) event()         {}
+
+// Effects are what is to be done, in any order between the kinds; within a kind
+// in the order given. Writes to the mailbox (Put, Mark, Delete, DeleteProved,
+// Announce) are carried out one after another in the order in which Step asked
+// for them, or so that nobody can tell the difference.
+type Effects struct {
+	Deliveries   []Delivery
+	Put          []mailbox.Row
+	Mark         []mailbox.Key
+	Delete       []mailbox.Key
+	DeleteProved []ProvedRows
+	Reads        []Read
+	Counts       []Count
+	Loads        []ident.UserID
+	Announce     []mailbox.Announced
+	Produce      []Produce
+	Bury         []Burial
+	Failures     []envelope.Envelope // for senders' open sockets, over the live plane
+
+	last map[ident.Connector]int // index of the last delivery to each connector
+}
+
+// Delivery is an item for a connector.
+type Delivery struct {
+	To   ident.Connector
+	Item delivery.Item
+}
+
+// ProvedRows selects the proved rows of a target that lie before a position;
+// the zero position selects all of them.
+type ProvedRows struct {
+	To     string
+	Before envelope.Position
+}
+
+// Purpose says who asked for a Read or Count.
+type Purpose uint8
+
+// The purposes.
+const (
+	ForTarget Purpose = iota // a target that is behind
+	ForFetch
+	ForProof // of a delivery whose record only the mailbox still has
+	ForHint  // MISSING_MESSAGES_AVAILABLE
+)
+
+// Read asks for rows of the mailbox.
+type Read struct {
+	Purpose Purpose
+	Query   mailbox.Query
+	Session uint64 // whose target or fetch it is
+	Serial  uint64 // tells a result that has become stale
+}
+
+// Count asks for a number of rows.
+type Count struct {
+	Purpose Purpose
+	Query   mailbox.Query
+	Session uint64
+	Serial  uint64
+}
+
+// Produce asks for a record in the log, in the lane of its first recipient, or
+// in this lane where it has none.
+type Produce struct {
+	Envelope envelope.Envelope
+	Token    Token
+}
+
+// Token says what a produced record was for; it comes back in Produced.
+type Token struct {
+	Confirms envelope.Position // a confirmation of the record at this position …
+	User     ident.UserID      // … as delivered to this user; or a presence event of this user
+	Presence uint64            // the event's number; 0: not a presence event
+}
+
+// Burial asks for a dead letter: the record of an offset cannot be delivered to
+// some of its receivers.
+type Burial struct {
+	Offset int64
+	User   ident.UserID // whom it was for; empty: not known
+	Record []byte       // as it stood in the log, but for the one receiver
+	Reason string       // a wire.Code, or UNDECODABLE
+}
+
+// Reset empties the effects and keeps their memory.
+func (e *Effects) Reset() {
+	clear(e.Deliveries)
+	clear(e.Put)
+	clear(e.Produce)
+	clear(e.Bury)
+	clear(e.Failures)
+	e.Deliveries, e.Put, e.Mark, e.Delete = e.Deliveries[:0], e.Put[:0], e.Mark[:0], e.Delete[:0]
+	e.DeleteProved, e.Reads, e.Counts, e.Loads = e.DeleteProved[:0], e.Reads[:0], e.Counts[:0], e.Loads[:0]
+	e.Announce, e.Produce, e.Bury, e.Failures = e.Announce[:0], e.Produce[:0], e.Bury[:0], e.Failures[:0]
+	clear(e.last)
+}
+
+// deliver adds an item for one session. The same record for several sessions of
+// one connector becomes one item with several targets.
+func (e *Effects) deliver(to ident.Connector, item delivery.Item, target delivery.Target) {
+	if e.last == nil {
+		e.last = map[ident.Connector]int{}
+	}
+	i, found := e.last[to]
+	if found && sameItem(&e.Deliveries[i].Item, &item) {
+		e.Deliveries[i].Item.Targets = append(e.Deliveries[i].Item.Targets, target)
+		return
+	}
+	item.Targets = []delivery.Target{target}
+	e.last[to] = len(e.Deliveries)
+	e.Deliveries = append(e.Deliveries, Delivery{To: to, Item: item})
+}
+
+func sameItem(a, b *delivery.Item) bool {
+	return a.Kind == b.Kind && a.Pos == b.Pos && a.ID == b.ID && a.ID != (ident.MessageID{}) &&
+		a.Token == b.Token && a.Late == b.Late && a.Urgent == b.Urgent
+}

@@ -1,0 +1,145 @@
+package lane
+
+import (
+	"sync"
+
+	"github.com/linkerhq/linker/pkg/broker/nats"
+	"github.com/linkerhq/linker/pkg/delivery"
+	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/ident"
+)
+
+// outgoing batches deliveries by connector: whatever one round of the actor
+// has for a connector travels in as few messages as fit.
+type outgoing struct {
+	domain string
+	header []byte // of every batch of this owner
+	plane  *nats.Conn
+	byName map[ident.Connector]*packet
+}
+
+// packet is the message under construction for one connector.
+type packet struct {
+	subject string
+	buf     []byte
+	item    []byte // the item being added
+}
+
+func newOutgoing(domain string, lane int, epoch envelope.Position, plane *nats.Conn) outgoing {
+	b := delivery.Batch{Lane: lane, Epoch: epoch}
+	return outgoing{domain: domain, header: b.AppendHeader(nil), plane: plane, byName: map[ident.Connector]*packet{}}
+}
+
+// add puts one delivery into its connector's packet, and sends the packet first
+// if both do not fit.
+func (o *outgoing) add(d *Delivery) {
+	p := o.byName[d.To]
+	if p == nil {
+		p = &packet{subject: delivery.ConnectorSubject(o.domain, d.To)}
+		p.buf = append(p.buf, o.header...)
+		o.byName[d.To] = p
+	}
+	p.item = d.Item.Append(p.item[:0])
+	if len(p.buf) > len(o.header) && len(p.buf)+len(p.item) > delivery.MaxMessageSize {
+		o.send(p)
+	}
+	p.buf = append(p.buf, p.item...)
+}
+
+// flush sends every packet that has something in it.
+func (o *outgoing) flush() {
+	for c, p := range o.byName {
+		if len(p.buf) > len(o.header) {
+			o.send(p)
+		} else {
+			delete(o.byName, c) // a round without it: perhaps it is gone
+		}
+	}
+}
+
+func (o *outgoing) send(p *packet) {
+	// What is lost here was not taken: it is sent again under the same number.
+	_ = o.plane.Publish(p.subject, p.buf)
+	p.buf = p.buf[:len(o.header)]
+}
+
+// inbox holds events until the actor takes them.
+type inbox struct {
+	wake chan struct{} // capacity 1; never closed
+
+	mu     sync.Mutex
+	events []Event // guarded by mu
+	spare  []Event // owned by the actor between two takes
+	plane  int     // events of the live plane among them; guarded by mu
+}
+
+func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
+
+// put adds an event that must not be lost.
+func (b *inbox) put(e Event) {
+	b.mu.Lock()
+	b.events = append(b.events, e)
+	b.mu.Unlock()
+	b.signal()
+}
+
+// offer adds an event of the live plane; when too many wait it is dropped, which
+// the plane may do as well.
+func (b *inbox) offer(e Event) bool {
+	b.mu.Lock()
+	full := b.plane >= maxInbox
+	if !full {
+		b.events = append(b.events, e)
+		b.plane++
+	}
+	b.mu.Unlock()
+	if !full {
+		b.signal()
+	}
+	return !full
+}
+
+func (b *inbox) signal() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take returns all events in the order in which they came. The slice is valid
+// until the next take.
+func (b *inbox) take() []Event {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	clear(b.spare)
+	events := b.events
+	b.events, b.spare, b.plane = b.spare[:0], events, 0
+	return events
+}
+
+// answers receives what connectors say.
+func (b *inbox) answers(m *Metrics) func([]byte) {
+	return func(data []byte) {
+		a, err := delivery.DecodeAnswers(data)
+		if err != nil {
+			m.undecodable.Inc()
+			return
+		}
+		// Dropped when full: numbers are cumulative and asked for again.
+		b.offer(&Answered{Answers: &a})
+	}
+}
+
+// fast receives FAST envelopes.
+func (b *inbox) fast(m *Metrics) func([]byte) {
+	return func(data []byte) {
+		e, err := envelope.Decode(data)
+		if err != nil {
+			m.fastDrops(dropMalformed).Inc()
+			return
+		}
+		if !b.offer(&FastArrived{Envelope: &e}) {
+			m.fastDrops(dropQueueFull).Inc()
+		}
+	}
+}

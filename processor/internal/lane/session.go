@@ -1,0 +1,295 @@
+package lane
+
+import (
+	"slices"
+
+	"github.com/linkerhq/linker/pkg/delivery"
+	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/mailbox"
+)
+
+// login begins a session. Whatever is accepted later has a higher offset, so the
+// lane knows the session before it sees the message. A session that logged in
+// before this owner's time has numbers that only its connector knows: it is
+// served when its connector has said so (adopt).
+func (s *State) login(offset int64, e *envelope.Envelope, fx *Effects) {
+	u, l := s.user(e.User()), s.pos(offset)
+	sn := s.sessions[e.Session]
+	if sn == nil {
+		sn = &session{id: e.Session, user: u, connector: e.Connector, features: e.Features}
+		s.sessions[sn.id] = sn
+	}
+	if sn.target == nil && offset > s.cfg.Epoch {
+		s.attach(sn, l, fx)
+		if e.Features.Has(envelope.FeatureHints) && !e.Features.Has(envelope.FeaturePush) {
+			s.count(Count{Purpose: ForHint, Session: sn.id, Query: mailbox.Query{To: string(u.id), Before: l}}, u, fx)
+		}
+	}
+	u.open[sn.id] = sn.connector
+	if sn.target != nil {
+		item := delivery.Item{Kind: delivery.KindLoggedIn, Pos: sn.target.l}
+		fx.deliver(sn.connector, item, delivery.Target{Session: sn.id, User: u.id})
+	}
+	s.presenceChanged(u, l, fx)
+}
+
+// attach makes the session, or the target it joins, owed what comes from now on.
+func (s *State) attach(sn *session, l envelope.Position, fx *Effects) {
+	u := sn.user
+	app, _ := s.network.App(u.id.App())
+	u.one = app.MasterOne && app.Master == u.id
+	if u.one && len(u.targets) > 0 {
+		sn.target = u.targets[0]
+		sn.target.sessions = append(sn.target.sessions, sn)
+		s.catching[sn.target] = true
+		return
+	}
+	t := &target{user: u, l: l, cursor: l, sessions: []*session{sn}}
+	if sn.features.Has(envelope.FeaturePush) {
+		t.l, t.cursor, t.behind = envelope.Position{}, envelope.Position{}, true
+		for _, it := range u.inOrder() {
+			s.store(it, fx) // so that it comes in its place among what is stored
+		}
+	}
+	sn.target = t
+	u.targets = append(u.targets, t)
+	s.catching[t] = true
+}
+
+// adopt takes over a session that an earlier owner of the lane has served.
+func (s *State) adopt(c ident.Connector, state *delivery.SessionState, fx *Effects) {
+	if known := s.sessions[state.Session]; known != nil && (known.target != nil || known.user.id != state.User) {
+		return
+	}
+	l := state.L
+	u := s.user(state.User)
+	sn := &session{
+		id: state.Session, user: u, connector: c, features: state.Features,
+		d: state.Taken, taken: state.Taken, proved: state.Proved, heard: s.now,
+	}
+	s.sessions[sn.id] = sn
+	u.open[sn.id] = c
+	u.marked = true
+	s.attach(sn, l, fx)
+	t := sn.target
+	t.behind = true
+	for _, f := range state.Unproved {
+		if f.ID == (ident.MessageID{}) {
+			continue
+		}
+		it := u.items[f.Pos]
+		if it == nil {
+			it = &item{user: u, pos: f.Pos, id: f.ID, size: overhead, taken: s.now}
+			s.hold(it)
+		}
+		fetched := f.Pos.Before(t.l)
+		sn.flights = append(sn.flights, &flight{d: f.D, item: it, fetch: fetched, since: s.now})
+		sn.bytes += it.size
+		it.flights = append(it.flights, sn)
+		if !fetched && t.cursor.Before(f.Pos) {
+			t.cursor = f.Pos
+		}
+	}
+	if s.started && !u.announced.Connected {
+		// Said to be gone meanwhile: a login record corrects it, in the log's order.
+		fx.Produce = append(fx.Produce, Produce{Envelope: envelope.Envelope{
+			Kind: envelope.KindLogin, To: []envelope.Recipient{{User: u.id}}, Session: sn.id, Connector: c, Features: sn.features,
+		}})
+	}
+}
+
+// logout ends a session.
+func (s *State) logout(offset int64, e *envelope.Envelope, fx *Effects) {
+	u := s.user(e.User())
+	if sn := s.sessions[e.Session]; sn != nil && sn.user == u {
+		if sn.target != nil {
+			// The last proofs may still be on their way over the live plane.
+			s.progress(sn, delivery.Progress{Taken: e.Request, Proved: e.Request}, fx)
+		}
+		s.endSession(sn, fx)
+		delete(s.sessions, sn.id)
+	}
+	delete(u.open, e.Session)
+	s.presenceChanged(u, s.pos(offset), fx)
+}
+
+// endSession frees what was under way to a session: its target's other sessions
+// get it, or the mailbox.
+func (s *State) endSession(sn *session, fx *Effects) {
+	t, u := sn.target, sn.user
+	if t == nil {
+		return
+	}
+	sn.target = nil
+	t.sessions = slices.DeleteFunc(t.sessions, func(other *session) bool { return other == sn })
+	flights := sn.flights
+	sn.flights, sn.fetch, sn.fetches, sn.bytes = nil, nil, nil, 0
+	for _, f := range flights {
+		f.item.flights = slices.DeleteFunc(f.item.flights, func(other *session) bool { return other == sn })
+	}
+	if len(t.sessions) > 0 {
+		s.handOver(t, flights, fx)
+	} else {
+		u.removeTarget(t)
+		delete(s.catching, t)
+	}
+	for _, it := range u.inOrder() {
+		s.reconsider(it, fx)
+	}
+	if u.marked {
+		before := u.provedBefore()
+		fx.DeleteProved = append(fx.DeleteProved, ProvedRows{To: string(u.id), Before: before})
+		u.marked = len(u.targets) > 0
+	}
+	s.forget(u)
+}
+
+// handOver gives what was in flight to one session of a target to another one.
+func (s *State) handOver(t *target, flights []*flight, fx *Effects) {
+	t.reading = 0
+	for _, f := range flights {
+		switch {
+		case f.fetch || f.item.control:
+		case f.item.env != nil:
+			s.send(t.leastBusy(), f.item, false, fx)
+		default:
+			t.rewind(f.item.pos) // only the mailbox has it
+		}
+	}
+	s.catching[t] = true
+}
+
+// rewind makes the target read its rows again from a position on.
+func (t *target) rewind(pos envelope.Position) {
+	t.behind = true
+	pos.Offset--
+	if pos.Before(t.cursor) {
+		t.cursor = pos
+	}
+}
+
+// reconsider decides anew about an item after one of its targets has ended.
+func (s *State) reconsider(it *item, fx *Effects) {
+	switch {
+	case it.env == nil:
+	case it.proved:
+		s.finish(it, fx)
+	case it.inLog && len(it.flights) == 0 && !s.owedToOthers(it):
+		s.store(it, fx)
+	}
+	s.release(it)
+}
+
+// provedBefore is the position below which no target is owed anything; zero if
+// there is no target.
+func (u *user) provedBefore() envelope.Position {
+	var before envelope.Position
+	for i, t := range u.targets {
+		low := t.cursor
+		low.Offset++
+		for _, sn := range t.sessions {
+			for _, f := range sn.flights {
+				if !f.item.control && !f.fetch && f.item.pos.Before(low) {
+					low = f.item.pos
+				}
+			}
+		}
+		if i == 0 || low.Before(before) {
+			before = low
+		}
+	}
+	return before
+}
+
+// inOrder returns the user's items in the order of their positions.
+func (u *user) inOrder() []*item {
+	items := make([]*item, 0, len(u.items))
+	for _, it := range u.items {
+		items = append(items, it)
+	}
+	slices.SortFunc(items, func(a, b *item) int { return a.pos.Compare(b.pos) })
+	return items
+}
+
+// connectorDied writes into the lane that a connector is gone, so that the end
+// of its sessions has its place in the log.
+func (s *State) connectorDied(c ident.Connector, fx *Effects) {
+	if s.dead[c] || !s.serves(c) {
+		return
+	}
+	s.dead[c] = true
+	fx.Produce = append(fx.Produce, Produce{Envelope: envelope.Envelope{Kind: envelope.KindConnectorDown, Connector: c}})
+}
+
+func (s *State) serves(c ident.Connector) bool {
+	for _, sn := range s.sessions {
+		if sn.connector == c {
+			return true
+		}
+	}
+	return false
+}
+
+// Connectors returns the connectors that have sessions of this lane.
+func (s *State) Connectors() []ident.Connector {
+	var list []ident.Connector
+	for _, sn := range s.sessions {
+		if !slices.Contains(list, sn.connector) {
+			list = append(list, sn.connector)
+		}
+	}
+	return list
+}
+
+// connectorDown ends all sessions of a connector.
+func (s *State) connectorDown(offset int64, e *envelope.Envelope, fx *Effects) {
+	delete(s.dead, e.Connector)
+	pos := s.pos(offset)
+	affected := map[ident.UserID]*user{}
+	for _, sn := range s.sessions {
+		if sn.connector != e.Connector {
+			continue
+		}
+		affected[sn.user.id] = sn.user
+		s.endSession(sn, fx)
+		delete(s.sessions, sn.id)
+		delete(sn.user.open, sn.id)
+	}
+	s.metrics.connectorsDown.Inc()
+	s.absent(offset, pos, affected, fx)
+}
+
+// epoch begins this owner's time, if the record is its own: users who were
+// announced as connected and whose sessions nobody has claimed are gone.
+func (s *State) epoch(offset int64, fx *Effects) {
+	affected := map[ident.UserID]*user{}
+	if offset == s.cfg.Epoch {
+		s.started = true
+		for id, u := range s.users {
+			if u.known && u.announced.Connected && len(u.open) == 0 {
+				affected[id] = u
+			}
+		}
+	}
+	s.absent(offset, s.pos(offset), affected, fx)
+	if offset == s.cfg.Epoch {
+		for _, u := range s.users {
+			s.forget(u)
+		}
+	}
+}
+
+// absent evaluates the presence of the users that one record affects, and of
+// those whose last announcement it had caused when it was read before.
+func (s *State) absent(offset int64, pos envelope.Position, affected map[ident.UserID]*user, fx *Effects) {
+	for id, u := range s.users {
+		if u.known && u.announced.Pos == pos {
+			affected[id] = u
+		}
+	}
+	s.log.open(offset, len(affected))
+	for _, u := range affected {
+		s.presenceChanged(u, pos, fx)
+	}
+}

@@ -1,0 +1,340 @@
+package lane
+
+import (
+	"slices"
+	"time"
+
+	"github.com/linkerhq/linker/pkg/delivery"
+	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/mailbox"
+	"github.com/linkerhq/linker/pkg/topology"
+	"github.com/linkerhq/linker/processor/internal/window"
+)
+
+// Config is what a lane is told when it is taken.
+type Config struct {
+	Domain     string
+	Lane       int
+	Generation uint32
+	Epoch      int64 // the offset of the record with which this owner took the lane
+	Next       int64 // the first offset that will be read
+	Saved      mailbox.LaneState
+	Announced  []mailbox.Announced // connected, or caused by a record not before Next
+	Network    *topology.Snapshot
+}
+
+// State is the state machine of one lane. It is owned by one goroutine.
+type State struct {
+	cfg     Config
+	metrics *Metrics
+	now     time.Time
+	network *topology.Snapshot
+
+	users    map[ident.UserID]*user
+	sessions map[uint64]*session // open, or gone and not yet logged out
+	log      settling
+	windows  *window.Windows
+	waiting  []*item          // unsettled, in the order taken: the next ones to spill
+	catching map[*target]bool // behind, with room in their windows
+	fast     map[uint64]fastWait
+	token    uint64 // the last one given to a FAST message
+	serial   uint64 // the last one given to a Read or Count
+	dead     map[ident.Connector]bool
+	held     int // bytes of records in memory
+	started  bool
+}
+
+// user is what the lane knows of one user. It is forgotten when nothing is
+// under way for it and no session is open.
+type user struct {
+	id      ident.UserID
+	one     bool                        // each message goes to one session only
+	open    map[uint64]ident.Connector  // sessions between their login and logout records: presence
+	targets []*target                   // who is owed a copy; empty: the mailbox takes everything
+	items   map[envelope.Position]*item // in memory: unsettled, or in flight
+	reads   int                         // reads under way
+	graves  []*item                     // deleted while a read was under way, which may still bring their rows
+	storing int                         // rows given to the mailbox and not yet acknowledged
+	stored  uint64                      // counts acknowledgements, so that a read can tell that it was overtaken
+	marked  bool                        // the mailbox may hold proved rows of this user, perhaps from an earlier owner
+	presence
+}
+
+// target is who must get one copy of each message of a user.
+type target struct {
+	user     *user
+	l        envelope.Position // records before it are brought by fetches only
+	cursor   envelope.Position // everything owed up to here has been sent
+	behind   bool
+	reading  uint64 // serial of the read under way; 0: none
+	overtake uint64 // user.stored when that read was asked for
+	sessions []*session
+}
+
+// session is one open websocket of a user.
+type session struct {
+	id        uint64
+	user      *user
+	connector ident.Connector
+	features  envelope.Features
+	target    *target // nil: gone, or not adopted yet
+
+	d, taken, proved uint64
+	flights          []*flight // ascending d, those above proved
+	bytes            int       // of the frames in flight
+	heard            time.Time // last progress, or last (re)sending
+	pause            time.Duration
+
+	fetch   *fetch   // the one being served
+	fetches []*fetch // waiting, oldest first
+	asked   uint64   // highest request seen
+}
+
+// flight is a delivery that was sent and not yet proved.
+type flight struct {
+	d     uint64
+	item  *item
+	fetch bool // brought by a fetch: claimed for ClaimFor
+	since time.Time
+}
+
+// item is one message for one user while it is in memory.
+type item struct {
+	user    *user
+	pos     envelope.Position
+	id      ident.MessageID
+	env     *envelope.Envelope // shared by the members of a group; nil: only the mailbox has it
+	size    int
+	taken   time.Time
+	inLog   bool // the log still has custody
+	storing bool
+	stored  bool
+	proved  bool // at least one session has it
+	confirm confirmation
+	flights []*session // who has it in flight
+	asking  bool       // a read for its record is under way
+	marked  bool       // its row says that it is proved
+	deleted bool       // its row is being deleted
+
+	control     bool // not a message: nothing to store or settle
+	instruction delivery.Item
+}
+
+type confirmation uint8
+
+const (
+	unconfirmed confirmation = iota
+	confirming               // given to the log
+	confirmed                // or not wanted
+)
+
+// fetch is one request for stored messages.
+type fetch struct {
+	request  uint64
+	left     int // rows still to be sent
+	started  bool
+	cursor   envelope.Position
+	until    time.Time // waits so long for records below the bound
+	reading  uint64    // serial of the read or count under way; 0: none
+	finished bool      // nothing more to send: count, then complete
+}
+
+// fastWait is a FAST message whose confirmation waits for proof.
+type fastWait struct {
+	from, to  ident.UserID
+	id        ident.MessageID
+	reference string
+	since     time.Time
+}
+
+// New returns the state of a lane that has just been taken.
+func New(cfg Config, metrics *Metrics, now time.Time) *State {
+	s := &State{
+		cfg:      cfg,
+		metrics:  metrics,
+		now:      now,
+		network:  cfg.Network,
+		users:    map[ident.UserID]*user{},
+		sessions: map[uint64]*session{},
+		log:      settling{next: cfg.Next, low: cfg.Next},
+		windows:  window.New(cfg.Saved, RememberFor, now),
+		catching: map[*target]bool{},
+		fast:     map[uint64]fastWait{},
+		dead:     map[ident.Connector]bool{},
+	}
+	for _, a := range cfg.Announced {
+		u := s.user(a.User)
+		u.announced, u.loaded, u.known = a, true, true
+	}
+	return s
+}
+
+// Low is the lowest offset that is not settled: what may be committed.
+func (s *State) Low() int64 { return s.log.low }
+
+// Held is the number of bytes of records in memory.
+func (s *State) Held() int { return s.held }
+
+// Unsettled is the number of records read and not settled.
+func (s *State) Unsettled() int { return len(s.log.pending) }
+
+// Idle says whether nothing is in the log's custody or on its way to a store.
+func (s *State) Idle() bool { return len(s.log.pending) == 0 }
+
+// Sessions is the number of sessions that the lane knows.
+func (s *State) Sessions() int { return len(s.sessions) }
+
+// Behind is the number of targets with records waiting in the mailbox.
+func (s *State) Behind() int {
+	n := 0
+	for _, u := range s.users {
+		for _, t := range u.targets {
+			if t.behind {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// SettleWindows lets the part of the windows that is saved follow Low.
+func (s *State) SettleWindows(now time.Time) { s.windows.Settle(s.log.low, now) }
+
+// Change returns what is to be saved of the duplicate windows, exact for the
+// offsets below Low.
+func (s *State) Change(now time.Time) mailbox.LaneChange {
+	s.SettleWindows(now)
+	return s.windows.Change(s.cfg.Generation, now)
+}
+
+// SpillAll gives to the mailbox everything that it can take over from the log.
+func (s *State) SpillAll(fx *Effects) {
+	for _, it := range s.waiting {
+		if it.inLog {
+			s.store(it, fx)
+		}
+	}
+	s.waiting = nil
+}
+
+// Oldest is the age of the oldest message that waits for proof.
+func (s *State) Oldest() time.Duration {
+	for _, it := range s.waiting {
+		if it.inLog {
+			return s.now.Sub(it.taken)
+		}
+	}
+	return 0
+}
+
+// ExpireWindows forgets windows that have been still for a day.
+func (s *State) ExpireWindows(now time.Time) []mailbox.WindowKey { return s.windows.Expire(now) }
+
+func (s *State) pos(offset int64) envelope.Position {
+	return envelope.Position{Generation: s.cfg.Generation, Offset: offset}
+}
+
+func (s *State) user(id ident.UserID) *user {
+	u := s.users[id]
+	if u == nil {
+		u = &user{id: id, items: map[envelope.Position]*item{}, open: map[uint64]ident.Connector{}, marked: s.cfg.Next > 0}
+		s.users[id] = u
+	}
+	return u
+}
+
+// forget drops a user about whom nothing is left to know.
+func (s *State) forget(u *user) {
+	if len(u.open) == 0 && len(u.targets) == 0 && len(u.items) == 0 && u.storing == 0 && u.reads == 0 && u.presence.idle() && !u.presence.kept(s) {
+		delete(s.users, u.id)
+	}
+}
+
+// hold adds an item to memory.
+func (s *State) hold(it *item) {
+	it.user.items[it.pos] = it
+	s.held += it.size
+}
+
+// release drops an item from memory once nobody needs it.
+func (s *State) release(it *item) {
+	if it.inLog || it.storing || len(it.flights) > 0 || it.asking || it.confirm == confirming {
+		return
+	}
+	u := it.user
+	if u.items[it.pos] != it {
+		return
+	}
+	if it.deleted && u.reads > 0 {
+		u.graves = append(u.graves, it)
+		return
+	}
+	delete(u.items, it.pos)
+	s.held -= it.size
+	s.forget(u)
+}
+
+// readEnded notes that a read or count of a user's rows has come back. Items
+// deleted meanwhile may go: no later result can bring their rows again.
+func (s *State) readEnded(u *user) {
+	u.reads--
+	if u.reads > 0 {
+		return
+	}
+	graves := u.graves
+	u.graves = nil
+	for _, it := range graves {
+		s.release(it)
+	}
+	s.forget(u)
+}
+
+// settle ends the log's custody of an item.
+func (s *State) settle(it *item) {
+	if it.inLog {
+		it.inLog = false
+		s.log.settle(it.pos.Offset)
+	}
+}
+
+func (u *user) removeTarget(t *target) {
+	if i := slices.Index(u.targets, t); i >= 0 {
+		u.targets = slices.Delete(u.targets, i, i+1)
+	}
+}
+
+// settling counts, per offset, for how many receivers a record is not settled.
+type settling struct {
+	low, next int64
+	pending   []int32 // of the offsets low … next-1
+}
+
+// open begins a record; the counts of skipped offsets are zero.
+func (l *settling) open(offset int64, count int) {
+	for l.next < offset {
+		l.pending = append(l.pending, 0)
+		l.next++
+	}
+	l.pending = append(l.pending, int32(count))
+	l.next++
+	l.advance()
+}
+
+func (l *settling) settle(offset int64) {
+	if i := offset - l.low; i >= 0 && i < int64(len(l.pending)) {
+		l.pending[i]--
+		if i == 0 {
+			l.advance()
+		}
+	}
+}
+
+func (l *settling) advance() {
+	n := 0
+	for n < len(l.pending) && l.pending[n] <= 0 {
+		n++
+	}
+	l.pending = l.pending[n:]
+	l.low += int64(n)
+}

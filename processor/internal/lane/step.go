@@ -1,0 +1,295 @@
+package lane
+
+import (
+	"time"
+
+	"github.com/linkerhq/linker/pkg/delivery"
+	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/route"
+	"github.com/linkerhq/linker/pkg/wire"
+)
+
+// Step takes one event at a time and adds to the effects what follows from it.
+func (s *State) Step(now time.Time, event Event, fx *Effects) {
+	s.now = now
+	switch e := event.(type) {
+	case *RecordRead:
+		s.record(e, fx)
+	case *FastArrived:
+		s.fastArrived(e.Envelope, fx)
+	case *Answered:
+		s.answered(e.Answers, fx)
+	case *Stored:
+		s.rowsStored(e.Keys, fx)
+	case *RowsRead:
+		s.rowsRead(e, fx)
+	case *Counted:
+		s.counted(e, fx)
+	case *Loaded:
+		s.loaded(e, fx)
+	case *AnnouncedSaved:
+		s.announcedSaved(e.Announced, fx)
+	case *Produced:
+		s.produced(e.Token, fx)
+	case *Buried:
+		s.log.settle(e.Burial.Offset)
+	case *ConnectorDied:
+		s.connectorDied(e.Connector, fx)
+	case *NetworkChanged:
+		s.network = e.Network
+	case *Ticked:
+		s.tick(fx)
+	}
+	s.catchUp(fx)
+}
+
+// record takes the next record of the log.
+func (s *State) record(r *RecordRead, fx *Effects) {
+	e := r.Envelope
+	if r.Fill {
+		if e != nil {
+			s.fill(r.Offset, e)
+		}
+		s.log.open(r.Offset, 0)
+		return
+	}
+	if e == nil {
+		s.metrics.undecodable.Inc()
+		s.log.open(r.Offset, 1)
+		fx.Bury = append(fx.Bury, Burial{Offset: r.Offset, Record: r.Raw, Reason: reasonUndecodable})
+		return
+	}
+	switch e.Kind {
+	case envelope.KindMessage, envelope.KindConfirmation, envelope.KindPresence:
+		s.log.open(r.Offset, len(e.To))
+		for i := range e.To {
+			s.message(r.Offset, e, e.To[i], fx)
+		}
+	case envelope.KindLogin:
+		s.log.open(r.Offset, 1)
+		s.login(r.Offset, e, fx)
+	case envelope.KindLogout:
+		s.log.open(r.Offset, 1)
+		s.logout(r.Offset, e, fx)
+	case envelope.KindFetch:
+		s.log.open(r.Offset, 0)
+		s.fetchAsked(e, fx)
+	case envelope.KindClose:
+		s.log.open(r.Offset, 0)
+		s.closeAsked(e, fx)
+	case envelope.KindConnectorDown:
+		s.connectorDown(r.Offset, e, fx)
+	case envelope.KindEpoch:
+		s.epoch(r.Offset, fx)
+	case envelope.KindFailure:
+		s.log.open(r.Offset, 0) // never written to the log
+	}
+}
+
+// fill lets the windows learn of a record that an earlier owner has settled.
+func (s *State) fill(offset int64, e *envelope.Envelope) {
+	if e.Kind.Deliverable() {
+		for _, to := range e.To {
+			s.duplicate(offset, e, to)
+		}
+	}
+}
+
+// duplicate notes the record for this receiver and says whether it was taken
+// before.
+func (s *State) duplicate(offset int64, e *envelope.Envelope, to envelope.Recipient) bool {
+	duplicate := false
+	if e.Stream != 0 {
+		duplicate = s.windows.TakeNumber(to.User, e.Stream, to.N, offset, s.now)
+	}
+	if e.Remember && !duplicate {
+		duplicate = s.windows.TakeID(to.User, e.ID, offset, s.now)
+	}
+	return duplicate
+}
+
+// message takes custody of a record for one receiver.
+func (s *State) message(offset int64, e *envelope.Envelope, to envelope.Recipient, fx *Effects) {
+	if s.duplicate(offset, e, to) {
+		s.metrics.duplicates.Inc()
+		s.log.settle(offset)
+		return
+	}
+	if e.Kind == envelope.KindMessage {
+		if d := route.Decide(e.From, to.User, s.cfg.Domain, s.network); d.Verdict != route.Here {
+			s.refuse(offset, e, to, d.Code, fx)
+			return
+		}
+	}
+	u := s.user(to.User)
+	pos := s.pos(offset)
+	it := u.items[pos]
+	if it == nil {
+		it = &item{user: u, pos: pos, id: e.ID, size: len(e.Frame) + overhead}
+		s.hold(it)
+	} else if it.env != nil {
+		s.log.settle(offset) // a user named twice in one record
+		return
+	}
+	it.env, it.taken, it.inLog = e, s.now, true
+	if !e.Confirm {
+		it.confirm = confirmed
+	}
+	s.waiting = append(s.waiting, it)
+	s.offer(it, fx)
+}
+
+// overhead is what an item costs in memory and a frame on the wire beside its
+// bytes, roughly.
+const overhead = 128
+
+// offer gives a message to every target that is owed it, or to the mailbox.
+func (s *State) offer(it *item, fx *Effects) {
+	owed, store := false, false
+	for _, t := range it.user.targets {
+		switch {
+		case it.pos.Before(t.l):
+			continue // brought by fetches only
+		case !t.cursor.Before(it.pos) && len(it.flights) > 0:
+			continue // sent by an earlier owner, and not proved yet
+		case !t.cursor.Before(it.pos) && !it.user.one:
+			it.proved = true // sent by an earlier owner, in order: what is not in flight has landed
+			continue
+		case !t.cursor.Before(it.pos):
+			// Sent by an earlier owner to one of several sessions, and perhaps lost.
+			t.rewind(it.pos)
+			owed, store = true, true
+		case t.behind:
+			owed, store = true, true
+		default:
+			owed = true
+			if sn := t.roomiest(); sn != nil {
+				s.send(sn, it, false, fx)
+				t.cursor = it.pos
+				continue
+			}
+			t.behind, store = true, true
+		}
+	}
+	if store || !owed && !it.proved && len(it.flights) == 0 {
+		s.store(it, fx)
+	}
+	if it.proved {
+		s.finish(it, fx)
+	}
+}
+
+// refuse reports a record that cannot be delivered to its sender's open sockets
+// and gives it to the dead letters.
+func (s *State) refuse(offset int64, e *envelope.Envelope, to envelope.Recipient, code wire.Code, fx *Effects) {
+	one := *e
+	one.To = []envelope.Recipient{to}
+	fx.Bury = append(fx.Bury, Burial{Offset: offset, User: to.User, Record: one.Append(nil), Reason: string(code)})
+	s.fail(e.From, wire.Failure{Code: code, Message: "message to " + string(to.User) + " cannot be delivered", Reference: e.Reference}, fx)
+}
+
+// fail tells a user's open sockets of a failure, wherever they are.
+func (s *State) fail(user ident.UserID, f wire.Failure, fx *Effects) {
+	fx.Failures = append(fx.Failures, envelope.Envelope{
+		Kind:  envelope.KindFailure,
+		To:    []envelope.Recipient{{User: user}},
+		Frame: wire.AppendDeliverFailed(nil, f),
+	})
+}
+
+// fastArrived delivers what travels in memory only: now or never.
+func (s *State) fastArrived(e *envelope.Envelope, fx *Effects) {
+	for _, to := range e.To {
+		if e.Kind == envelope.KindMessage && route.Decide(e.From, to.User, s.cfg.Domain, s.network).Verdict != route.Here {
+			s.metrics.fastDrops(dropForbidden).Inc()
+			continue
+		}
+		u := s.users[to.User]
+		if u == nil || len(u.targets) == 0 {
+			if e.Kind == envelope.KindMessage {
+				s.metrics.fastDrops(dropAbsent).Inc()
+			}
+			continue
+		}
+		s.fastDeliver(u, e, fx)
+	}
+}
+
+func (s *State) fastDeliver(u *user, e *envelope.Envelope, fx *Effects) {
+	var token uint64
+	if e.Confirm {
+		s.token++
+		token = s.token
+		s.fast[token] = fastWait{from: e.From, to: u.id, id: e.ID, reference: e.Reference, since: s.now}
+	}
+	it := delivery.Item{Kind: delivery.KindFast, ID: e.ID, Token: token, Urgent: e.Confirm, Frame: e.Frame}
+	for _, t := range u.targets {
+		to := t.sessions[:1]
+		if e.Kind == envelope.KindFailure {
+			to = t.sessions // every open socket hears of a failure
+		} else if len(t.sessions) > 1 {
+			to = []*session{t.leastBusy()}
+		}
+		for _, sn := range to {
+			fx.deliver(sn.connector, it, delivery.Target{Session: sn.id, User: u.id})
+		}
+	}
+}
+
+// closeAsked closes all sockets of a user for the master of its app. It is never
+// stored: whoever is absent now is not hit later.
+func (s *State) closeAsked(e *envelope.Envelope, fx *Effects) {
+	target := e.User()
+	if d := route.DecideClose(e.From, target, s.cfg.Domain, s.network); d.Verdict != route.Here {
+		s.fail(e.From, wire.Failure{Code: d.Code, Message: "connections of " + string(target) + " cannot be closed by " + string(e.From), Reference: e.Reference}, fx)
+		return
+	}
+	u, found := s.users[target], false
+	if u != nil {
+		for _, t := range u.targets {
+			for _, sn := range t.sessions {
+				found = true
+				s.instruct(sn, delivery.Item{Kind: delivery.KindClose}, fx)
+			}
+		}
+	}
+	if !found {
+		s.fail(e.From, wire.Failure{Code: wire.CodeNotConnected, Message: string(target) + " has no open connection", Reference: e.Reference}, fx)
+	}
+}
+
+// tick lets time pass.
+func (s *State) tick(fx *Effects) {
+	s.spill(fx)
+	for _, sn := range s.sessions {
+		if sn.target == nil {
+			continue
+		}
+		s.resend(sn, fx)
+		s.serveFetch(sn, fx)
+	}
+	for token, w := range s.fast {
+		if s.now.Sub(w.since) > fastProofFor {
+			delete(s.fast, token)
+		}
+	}
+}
+
+// spill gives to the mailbox what has waited too long for proof, so that nobody
+// holds up the log.
+func (s *State) spill(fx *Effects) {
+	n := 0
+	for ; n < len(s.waiting); n++ {
+		it := s.waiting[n]
+		if s.now.Sub(it.taken) < SpillAfter {
+			break
+		}
+		if it.inLog && !it.storing && !(it.proved && it.confirm == confirming) {
+			s.metrics.spills.Inc()
+			s.store(it, fx)
+		}
+	}
+	clear(s.waiting[:n])
+	s.waiting = s.waiting[n:]
+}

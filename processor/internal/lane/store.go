@@ -1,0 +1,308 @@
+package lane
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/linkerhq/linker/pkg/broker/kafka"
+	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/mailbox"
+)
+
+const (
+	maxReads     = 16  // of the store at once, for one lane
+	maxPutRows   = 512 // in one request
+	retryAtFirst = 50 * time.Millisecond
+	retryAtMost  = 5 * time.Second
+)
+
+// storeJob is what waits for the store. Its writes are carried out first, kind
+// by kind, then its reads, side by side: what is read shows all that was written
+// before it was asked for.
+type storeJob struct {
+	put      []mailbox.Row
+	mark     []mailbox.Key
+	del      []mailbox.Key
+	proved   []ProvedRows
+	announce []mailbox.Announced
+	save     *mailbox.LaneChange
+	bury     []Burial
+	reads    []Read
+	counts   []Count
+	loads    []ident.UserID
+}
+
+func (j *storeJob) empty() bool {
+	return len(j.put)+len(j.mark)+len(j.del)+len(j.proved)+len(j.announce)+len(j.bury)+len(j.reads)+len(j.counts)+len(j.loads) == 0 && j.save == nil
+}
+
+// storeQueue is the lane's way to the store: whatever gathers while one job is
+// under way becomes the next one. It is bounded by what the lane holds in memory.
+type storeQueue struct {
+	store    mailbox.Store
+	lane     *kafka.Lane
+	producer *kafka.Producer
+	log      *slog.Logger
+	inbox    *inbox
+
+	wake chan struct{} // capacity 1; never closed
+	mu   sync.Mutex
+	next storeJob      // guarded by mu
+	busy bool          // guarded by mu
+	idle chan struct{} // guarded by mu; closed when nothing waits and nothing is under way
+}
+
+func newStoreQueue(store mailbox.Store, lane *kafka.Lane, producer *kafka.Producer, log *slog.Logger, in *inbox) *storeQueue {
+	return &storeQueue{store: store, lane: lane, producer: producer, log: log, inbox: in, wake: make(chan struct{}, 1)}
+}
+
+// add changes the next job.
+func (q *storeQueue) add(change func(*storeJob)) {
+	q.mu.Lock()
+	change(&q.next)
+	q.mu.Unlock()
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// effects adds what a round of the actor wants of the store.
+func (q *storeQueue) effects(fx *Effects) {
+	if len(fx.Put)+len(fx.Mark)+len(fx.Delete)+len(fx.DeleteProved)+len(fx.Announce)+len(fx.Bury)+len(fx.Reads)+len(fx.Counts)+len(fx.Loads) == 0 {
+		return
+	}
+	q.add(func(j *storeJob) {
+		j.put = append(j.put, fx.Put...)
+		j.mark = append(j.mark, fx.Mark...)
+		j.del = append(j.del, fx.Delete...)
+		j.proved = append(j.proved, fx.DeleteProved...)
+		j.announce = append(j.announce, fx.Announce...)
+		j.bury = append(j.bury, fx.Bury...)
+		j.reads = append(j.reads, fx.Reads...)
+		j.counts = append(j.counts, fx.Counts...)
+		j.loads = append(j.loads, fx.Loads...)
+	})
+}
+
+// drain waits until nothing waits and nothing is under way, or until the time.
+func (q *storeQueue) drain(until time.Time) {
+	q.mu.Lock()
+	if !q.busy && q.next.empty() {
+		q.mu.Unlock()
+		return
+	}
+	if q.idle == nil {
+		q.idle = make(chan struct{})
+	}
+	idle := q.idle
+	q.mu.Unlock()
+	select {
+	case <-idle:
+	case <-time.After(time.Until(until)):
+	}
+}
+
+// take returns the next job, or false when there is none.
+func (q *storeQueue) take() (storeJob, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	job := q.next
+	q.next = storeJob{}
+	q.busy = !job.empty()
+	if !q.busy && q.idle != nil {
+		close(q.idle)
+		q.idle = nil
+	}
+	return job, q.busy
+}
+
+// run carries jobs out until ctx ends; stop ends the lane when it is no longer
+// sure to be the owner.
+func (q *storeQueue) run(ctx context.Context, stop context.CancelCauseFunc) {
+	for {
+		select {
+		case <-q.wake:
+		case <-ctx.Done():
+			return
+		}
+		for job, some := q.take(); some; job, some = q.take() {
+			if !q.lane.Healthy() {
+				stop(errNotOwner)
+				return
+			}
+			if !q.do(ctx, &job) {
+				return
+			}
+		}
+	}
+}
+
+// do carries one job out. Every part is repeated until the store has done it;
+// false means that ctx ended before.
+func (q *storeQueue) do(ctx context.Context, j *storeJob) bool {
+	for rows := j.put; len(rows) > 0; {
+		n := min(len(rows), maxPutRows)
+		if !q.put(ctx, rows[:n]) {
+			return false
+		}
+		rows = rows[n:]
+	}
+	steps := []struct {
+		name string
+		run  func(context.Context) error
+	}{
+		{"mark rows as proved", func(ctx context.Context) error {
+			return some(j.mark, func() error { return q.store.MarkProved(ctx, j.mark) })
+		}},
+		{"delete rows", func(ctx context.Context) error {
+			return some(j.del, func() error { return q.store.Delete(ctx, j.del) })
+		}},
+		{"delete proved rows", func(ctx context.Context) error { return q.deleteProved(ctx, j.proved) }},
+		{"save announced users", func(ctx context.Context) error { return q.announce(ctx, j.announce) }},
+		{"write dead letters", func(ctx context.Context) error { return q.bury(ctx, j) }},
+		{"save windows", func(ctx context.Context) error {
+			if j.save == nil {
+				return nil
+			}
+			return q.store.SaveLane(ctx, q.lane.Number(), *j.save)
+		}},
+		{"read rows", func(ctx context.Context) error { return q.read(ctx, j) }},
+	}
+	for _, s := range steps {
+		if !q.repeat(ctx, s.name, s.run) {
+			return false
+		}
+	}
+	return true
+}
+
+func some[T any](list []T, run func() error) error {
+	if len(list) == 0 {
+		return nil
+	}
+	return run()
+}
+
+// repeat tries until it succeeds, with growing jittered pauses.
+func (q *storeQueue) repeat(ctx context.Context, what string, run func(context.Context) error) bool {
+	for pause := retryAtFirst; ; pause = min(2*pause, retryAtMost) {
+		err := run(ctx)
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		q.log.Warn("the store has not done it; trying again", "what", what, "error", err)
+		select {
+		case <-time.After(rand.N(pause) + 1):
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+func (q *storeQueue) put(ctx context.Context, rows []mailbox.Row) bool {
+	ok := q.repeat(ctx, "store rows", func(ctx context.Context) error { return q.store.Put(ctx, rows) })
+	if !ok {
+		return false
+	}
+	keys := make([]mailbox.Key, len(rows))
+	for i := range rows {
+		keys[i] = mailbox.Key{To: rows[i].To, Pos: rows[i].Pos, ID: rows[i].ID}
+	}
+	q.inbox.put(&Stored{Keys: keys})
+	return true
+}
+
+func (q *storeQueue) deleteProved(ctx context.Context, list []ProvedRows) error {
+	for _, p := range list {
+		if err := q.store.DeleteProved(ctx, p.To, p.Before); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// announce saves entries in order; those saved are reported at once, so that a
+// repetition after an error says them again, which the state passes over.
+func (q *storeQueue) announce(ctx context.Context, list []mailbox.Announced) error {
+	for _, a := range list {
+		if err := q.store.PutAnnounced(ctx, q.lane.Number(), a); err != nil {
+			return err
+		}
+		q.inbox.put(&AnnouncedSaved{Announced: a})
+	}
+	return nil
+}
+
+// bury writes dead letters; what is written is taken off the job.
+func (q *storeQueue) bury(ctx context.Context, j *storeJob) error {
+	for len(j.bury) > 0 {
+		b := j.bury[0]
+		if err := q.producer.Dead(ctx, string(b.User), b.Record, b.Reason); err != nil {
+			return err
+		}
+		j.bury = j.bury[1:]
+		q.inbox.put(&Buried{Burial: b})
+	}
+	return nil
+}
+
+// read carries out all reads side by side; each reports its result once.
+func (q *storeQueue) read(ctx context.Context, j *storeJob) error {
+	if len(j.reads)+len(j.counts)+len(j.loads) == 0 {
+		return nil
+	}
+	var mu sync.Mutex
+	var left storeJob
+	again := func(keep func()) {
+		mu.Lock()
+		defer mu.Unlock()
+		keep()
+	}
+	var group errgroup.Group
+	group.SetLimit(maxReads)
+	for _, r := range j.reads {
+		group.Go(func() error {
+			rows, more, err := q.store.Read(ctx, r.Query)
+			if err != nil {
+				again(func() { left.reads = append(left.reads, r) })
+				return err
+			}
+			q.inbox.put(&RowsRead{Read: r, Rows: rows, More: more})
+			return nil
+		})
+	}
+	for _, c := range j.counts {
+		group.Go(func() error {
+			n, err := q.store.Count(ctx, c.Query)
+			if err != nil {
+				again(func() { left.counts = append(left.counts, c) })
+				return err
+			}
+			q.inbox.put(&Counted{Count: c, N: n})
+			return nil
+		})
+	}
+	for _, u := range j.loads {
+		group.Go(func() error {
+			a, found, err := q.store.GetAnnounced(ctx, q.lane.Number(), u)
+			if err != nil {
+				again(func() { left.loads = append(left.loads, u) })
+				return err
+			}
+			q.inbox.put(&Loaded{User: u, Announced: a, Found: found})
+			return nil
+		})
+	}
+	err := group.Wait()
+	j.reads, j.counts, j.loads = left.reads, left.counts, left.loads
+	return err
+}

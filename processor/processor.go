@@ -1,0 +1,233 @@
+// Package processor owns the lanes of a domain: it decides for each message
+// whether it goes to sockets of this domain or into the mailbox, serves fetches,
+// and tells masters who comes and goes. Any number of processors share a domain's
+// lanes.
+package processor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/linkerhq/linker/pkg/broker/kafka"
+	"github.com/linkerhq/linker/pkg/broker/nats"
+	"github.com/linkerhq/linker/pkg/mailbox"
+	"github.com/linkerhq/linker/pkg/mailbox/sqlite"
+	"github.com/linkerhq/linker/pkg/presence/redis"
+	"github.com/linkerhq/linker/pkg/run"
+	"github.com/linkerhq/linker/pkg/topology/feed"
+	"github.com/linkerhq/linker/processor/internal/lane"
+	"github.com/linkerhq/linker/processor/internal/roll"
+)
+
+// Config is what an operator sets. All processors of a domain have the same but
+// for HTTP.
+type Config struct {
+	Domain       string
+	HTTP         string   // where /healthz, /readyz and /metrics are served, HOST:PORT
+	KafkaBrokers []string // HOST:PORT
+	Lanes        int      // partitions of the domain's log; never changes
+	Generation   uint32   // raised when the log's topic was made anew; at least 1
+	NATSURL      string
+	RedisURL     string
+	MailboxURL   string // file:DIR
+	MetaURL      string
+	MetaToken    string
+	MetaCache    string // where the last good description of the network is kept; empty: nowhere
+	BacklogBytes int64  // of one lane, from which on connectors accept nothing for it; 0: no limit
+}
+
+// Deps are what the process around a processor lends it.
+type Deps struct {
+	Log     *slog.Logger
+	Metrics *prometheus.Registry
+}
+
+// Processor is one processor.
+type Processor struct {
+	cfg      Config
+	log      *slog.Logger
+	ops      *run.Ops
+	store    mailbox.Store
+	plane    *nats.Conn
+	registry *redis.Registry
+	feed     *feed.Feed
+	producer *kafka.Producer
+	roll     *roll.Roll
+	kafka    kafka.Config
+	lanes    *lane.Metrics
+	joined   atomic.Bool
+}
+
+// New opens what the processor works with and binds its HTTP port. It starts
+// nothing.
+func New(cfg Config, deps Deps) (*Processor, error) {
+	p := &Processor{cfg: cfg, log: deps.Log.With("service", "processor", "domain", cfg.Domain)}
+	err := p.open(deps)
+	if err != nil {
+		p.release()
+		return nil, fmt.Errorf("processor: %w", err)
+	}
+	return p, nil
+}
+
+func (p *Processor) open(deps Deps) error {
+	cfg := p.cfg
+	if cfg.Generation < 1 {
+		return errors.New("generation must be at least 1")
+	}
+	var err error
+	if p.ops, err = run.NewOps(cfg.HTTP, deps.Metrics, p.log, p.Ready); err != nil {
+		return err
+	}
+	if p.store, err = openMailbox(cfg.MailboxURL, p.log); err != nil {
+		return err
+	}
+	p.kafka = kafka.Config{
+		Brokers: cfg.KafkaBrokers, Domain: cfg.Domain, Lanes: cfg.Lanes, Generation: cfg.Generation,
+		Log: p.log, Metrics: deps.Metrics,
+	}
+	if p.producer, err = kafka.NewProducer(p.kafka); err != nil {
+		return err
+	}
+	if p.plane, err = nats.Connect(nats.Config{URL: cfg.NATSURL, Name: "processor." + cfg.Domain, Log: p.log, Metrics: deps.Metrics}); err != nil {
+		return err
+	}
+	if p.registry, err = redis.Open(redis.Config{URL: cfg.RedisURL, Domain: cfg.Domain, Log: p.log}); err != nil {
+		return err
+	}
+	if p.feed, err = feed.New(feed.Config{URL: cfg.MetaURL, Token: cfg.MetaToken, Cache: cfg.MetaCache, Log: p.log}); err != nil {
+		return err
+	}
+	p.roll = roll.New(p.registry, p.log)
+	p.lanes = lane.NewMetrics(deps.Metrics)
+	return nil
+}
+
+// openMailbox opens the store that the scheme of the URL names.
+func openMailbox(url string, log *slog.Logger) (mailbox.Store, error) {
+	dir, isFile := strings.CutPrefix(url, "file:")
+	if !isFile || dir == "" {
+		return nil, fmt.Errorf("mailbox url %q: expected file:DIR", url)
+	}
+	return sqlite.Open(dir, log)
+}
+
+// release closes what New had opened when it failed, or what Run leaves.
+func (p *Processor) release() {
+	if p.plane != nil {
+		p.plane.Close()
+	}
+	if p.registry != nil {
+		p.closing("registry", p.registry.Close())
+	}
+	if p.store != nil {
+		p.closing("mailbox", p.store.Close())
+	}
+	if p.ops != nil {
+		_ = p.ops.Close() // closed already if Run has served it
+	}
+}
+
+func (p *Processor) closing(what string, err error) {
+	if err != nil {
+		p.log.Warn("close", "what", what, "error", err)
+	}
+}
+
+// Addr is the address of the HTTP port.
+func (p *Processor) Addr() net.Addr { return p.ops.Addr() }
+
+// Ready says why the processor cannot serve lanes; nil means that it can.
+func (p *Processor) Ready() error {
+	switch {
+	case p.feed.Current() == nil:
+		return errors.New("the description of the network has not come yet")
+	case !p.plane.Connected():
+		return errors.New("no connection to NATS")
+	case !p.joined.Load():
+		return errors.New("not yet a member of the group that shares the lanes")
+	}
+	if err := p.producer.Healthy(); err != nil {
+		return fmt.Errorf("kafka: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := p.store.Ping(ctx); err != nil {
+		return fmt.Errorf("mailbox: %w", err)
+	}
+	return nil
+}
+
+// Run serves lanes until ctx ends and gives them up in good order. It is called
+// once.
+func (p *Processor) Run(ctx context.Context) error {
+	defer p.release()
+	// What lanes need must outlive them: it stops when they have been given up.
+	base, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, base := errgroup.WithContext(base)
+	group.Go(func() error { return p.ops.Run(base) })
+	group.Go(func() error { return p.feed.Run(base) })
+	group.Go(func() error { return p.producer.Run(base) })
+	group.Go(func() error { return p.roll.Run(base) })
+	group.Go(func() error {
+		defer stop()
+		// A part that fails ends the lanes as well.
+		lanes, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(base, cancel)()
+		return p.serveLanes(lanes)
+	})
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("processor: %w", err)
+	}
+	return nil
+}
+
+// serveLanes joins the group that shares the lanes, once it can work.
+func (p *Processor) serveLanes(ctx context.Context) error {
+	if err := kafka.EnsureTopics(ctx, p.kafka); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("prepare the log: %w", err)
+	}
+	if !p.awaitNetwork(ctx) {
+		return nil
+	}
+	deps := lane.Deps{
+		Domain: p.cfg.Domain, Lanes: p.cfg.Lanes, Generation: p.cfg.Generation, BacklogBytes: p.cfg.BacklogBytes,
+		Producer: p.producer, Plane: p.plane, Store: p.store, Connectors: p.roll, Network: p.feed, Metrics: p.lanes, Log: p.log,
+	}
+	group, err := kafka.NewGroup(p.kafka, func(ctx context.Context, l *kafka.Lane) error {
+		p.joined.Store(true)
+		return lane.NewDriver(deps, l).Run(ctx)
+	})
+	if err != nil {
+		return err
+	}
+	return group.Run(ctx)
+}
+
+// awaitNetwork waits for the first description of the network.
+func (p *Processor) awaitNetwork(ctx context.Context) bool {
+	changed, stop := p.feed.Subscribe()
+	defer stop()
+	for p.feed.Current() == nil {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -128,7 +127,22 @@ func TestEveryExampleInTheDefaultFileIsRight(t *testing.T) {
 	}
 }
 
-func TestASavedFileReachesServicesWithinTwoSeconds(t *testing.T) {
+func TestTheExampleInTheDocumentationIsRight(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../docs/metaserver.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```yaml\n")
+	example, _, _ := strings.Cut(rest, "```")
+	cfg := config(t)
+	save(t, cfg.File, example)
+	if _, body := get(t, start(t, cfg)+"/status", nil); !strings.Contains(body, `"problems":[],"warnings":[]`) {
+		t.Errorf("got %s", body)
+	}
+}
+
+func TestASavedFileReachesServices(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
 	f, err := feed.New(feed.Config{URL: start(t, cfg), Token: token, Log: cfg.Log})
@@ -143,13 +157,9 @@ func TestASavedFileReachesServicesWithinTwoSeconds(t *testing.T) {
 		t.Fatal("the app is there before it is saved")
 	}
 
-	saved := time.Now()
 	save(t, cfg.File, strings.Replace(string(metaserver.DefaultFile()), "clientApps:\n",
 		"clientApps:\n  - {appName: XYZ, appId: x, masterUserId: XYZ-1}\n", 1))
 	<-changed
-	if took := time.Since(saved); took > 2*time.Second {
-		t.Errorf("it took %v", took)
-	}
 	if _, ok := f.Current().App("XYZ"); !ok {
 		t.Error("the app is not there")
 	}
@@ -177,13 +187,12 @@ func TestRunEndsAlthoughSomebodyWaitsForTheNextVersion(t *testing.T) {
 			break
 		}
 	}
-	began := time.Now()
 	stop()
 	if code := <-answered; code != http.StatusNotModified {
 		t.Errorf("got %d", code)
 	}
-	if err := <-ended; err != nil || time.Since(began) > 4*time.Second {
-		t.Errorf("Run ended after %v with %v", time.Since(began), err)
+	if err := <-ended; err != nil {
+		t.Errorf("Run: %v", err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -138,11 +139,12 @@ func TestLifetimesPassInRedisWhileItRuns(t *testing.T) {
 	}
 	ask := func(answer string, command ...string) bool {
 		t.Helper()
-		request := fmt.Sprintf("*%d\r\n", len(command))
+		var request strings.Builder
+		fmt.Fprintf(&request, "*%d\r\n", len(command))
 		for _, word := range command {
-			request += fmt.Sprintf("$%d\r\n%s\r\n", len(word), word)
+			fmt.Fprintf(&request, "$%d\r\n%s\r\n", len(word), word)
 		}
-		if _, err := io.WriteString(conn, request); err != nil {
+		if _, err := io.WriteString(conn, request.String()); err != nil {
 			t.Fatal(err)
 		}
 		got := make([]byte, len(answer))

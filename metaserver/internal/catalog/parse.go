@@ -36,6 +36,9 @@ func Parse(content []byte) (topology.Network, []Problem, error) {
 		tooMany := Problem{Text: fmt.Sprintf("the file has more than %d values", maxValues)}
 		return topology.Network{}, nil, Mistakes{tooMany}
 	}
+	if len(mistakes) > mostProblems {
+		return topology.Network{}, nil, Mistakes(inOrder(mistakes)) // no room for more
+	}
 	for _, p := range network.Validate() {
 		if d.isBroken(p.Path) {
 			continue

@@ -180,7 +180,7 @@ func lockDirectory(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open mailbox: %w", err)
 	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		err = fmt.Errorf("data directory %s %w", dir, ErrInUse)
 	} else if err != nil {

@@ -1,8 +1,17 @@
 package metaserver
 
+import (
+	"strconv"
+	"strings"
+)
+
 // DefaultFile returns the description of a network of one domain with three client
-// apps, which a fresh start writes for its operator to edit.
-func DefaultFile() []byte { return []byte(defaultFile) }
+// apps, which a fresh start writes for its operator to edit. The domain's urls
+// name the ports of its links and its websockets.
+func DefaultFile(linkPort, websocketPort int) []byte {
+	ports := strings.NewReplacer("9089", strconv.Itoa(linkPort), "8088", strconv.Itoa(websocketPort))
+	return []byte(ports.Replace(defaultFile))
+}
 
 const defaultFile = `# The network: its domains, the links between them, the client apps, and which
 # user is at home where. Saving this file takes effect within 2 seconds. A file

@@ -96,6 +96,9 @@ func New(cfg Config) (*Server, error) {
 // Addr is the address that the server listens on.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
+// Close releases the listener of a server that is never run.
+func (s *Server) Close() error { return s.listener.Close() }
+
 // Run serves, and follows the file, until ctx ends or serving fails. It closes the
 // listener and is called once.
 func (s *Server) Run(ctx context.Context) error {

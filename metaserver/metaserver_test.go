@@ -26,7 +26,7 @@ const token = "services only"
 func config(t *testing.T) metaserver.Config {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "meta.yaml")
-	save(t, file, string(metaserver.DefaultFile()))
+	save(t, file, string(metaserver.DefaultFile(9089, 8088)))
 	return metaserver.Config{
 		Addr: "127.0.0.1:0", File: file, Token: token,
 		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
@@ -112,7 +112,7 @@ func TestEveryExampleInTheDefaultFileIsRight(t *testing.T) {
 	t.Parallel()
 	// A sentence stands behind "# ", an example behind "#" or "#  ".
 	example := regexp.MustCompile(`(?m)^( *)#(\S|  )`)
-	file := example.ReplaceAllString(string(metaserver.DefaultFile()), "$1$2")
+	file := example.ReplaceAllString(string(metaserver.DefaultFile(9089, 8088)), "$1$2")
 	file = strings.Replace(file, "\ndomainLinks:", "\n  - {name: domain-02, urls: [ws://two]}\ndomainLinks:", 1)
 	file = strings.Replace(file, "appId: bnz-344", "appId: bnz-344\n    allowedApps: [ANZ]", 1)
 	cfg := config(t)
@@ -157,7 +157,7 @@ func TestASavedFileReachesServices(t *testing.T) {
 		t.Fatal("the app is there before it is saved")
 	}
 
-	save(t, cfg.File, strings.Replace(string(metaserver.DefaultFile()), "clientApps:\n",
+	save(t, cfg.File, strings.Replace(string(metaserver.DefaultFile(9089, 8088)), "clientApps:\n",
 		"clientApps:\n  - {appName: XYZ, appId: x, masterUserId: XYZ-1}\n", 1))
 	<-changed
 	if _, ok := f.Current().App("XYZ"); !ok {

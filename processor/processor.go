@@ -143,6 +143,9 @@ func (p *Processor) closing(what string, err error) {
 	}
 }
 
+// Close releases a processor that is never run.
+func (p *Processor) Close() { p.release() }
+
 // Addr is the address of the HTTP port.
 func (p *Processor) Addr() net.Addr { return p.ops.Addr() }
 

@@ -14,14 +14,15 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 )
 
+// RetentionBytes is how much of a partition the log keeps, consumed or not; it is
+// trimmed by whole segments. It must never become empty: after a restart an empty
+// log starts again at 0 while its group stays where it was. All of it is read into
+// memory when it is opened after a crash, so partitions times RetentionBytes
+// should stay below 1 GB.
+const RetentionBytes = 64 << 20
+
 const (
-	// The log of a partition is trimmed to retentionBytes, consumed or not, by
-	// whole segments. It must never become empty: after a restart an empty log
-	// starts again at 0 while its group stays where it was. All of it is read
-	// into memory when it is opened after a crash, so partitions times
-	// retentionBytes should stay below 1 GB.
-	retentionBytes = 64 << 20
-	segmentBytes   = 16 << 20
+	segmentBytes = 16 << 20
 
 	// maxMessageBytes is above the largest frame that can be configured, with
 	// its envelope and the ids of a whole group.
@@ -49,7 +50,7 @@ func Kafka(dir string, port int, log *slog.Logger) (*KafkaBroker, error) {
 		kfake.WithLogger(kafkaLog{log}),
 		kfake.BrokerConfigs(map[string]string{
 			"log.retention.ms":          "-1",
-			"log.retention.bytes":       strconv.Itoa(retentionBytes),
+			"log.retention.bytes":       strconv.Itoa(RetentionBytes),
 			"log.segment.bytes":         strconv.Itoa(segmentBytes),
 			"message.max.bytes":         strconv.Itoa(maxMessageBytes),
 			"offsets.retention.minutes": strconv.Itoa(offsetRetentionMinutes),

@@ -73,6 +73,7 @@ type watch struct {
 	written int64         // bytes written when the kernel was asked
 	off     int64         // bytes taken off by then
 	waiting bool          // more were waiting
+	since   time.Duration // when they began to wait
 	moved   time.Duration // when off last changed
 	pinged  time.Duration // when silence last caused a ping
 }
@@ -93,7 +94,7 @@ func (s *Session) Tick() {
 	}
 	quiet := s.socket.quiet()
 	if quiet < lookAfter && s.socket.blocked() < time.Second {
-		s.watch.looking = false
+		s.watch = watch{pinged: s.watch.pinged}
 		return
 	}
 	s.look(now, quiet)
@@ -116,16 +117,18 @@ func (s *Session) look(now, quiet time.Duration) {
 	default:
 		w.moved = now - quiet
 	}
+	if waiting && !w.waiting {
+		w.since = now
+	}
 	w.looking, w.off, w.waiting = true, off, waiting
 }
 
 // judge ends a session that takes nothing or is silent, or asks it for a sign
 // of life.
 func (s *Session) judge(now, quiet time.Duration, paused bool) {
-	still := now - s.watch.moved
-	silence := min(quiet, still)
+	silence := min(quiet, now-s.watch.moved)
 	switch {
-	case s.watch.waiting && still >= wire.ReadingTooSlowAfter:
+	case s.watch.waiting && now-max(s.watch.moved, s.watch.since) >= wire.ReadingTooSlowAfter:
 		s.End(wire.CloseReadingSlowly, CauseSlow)
 	case paused: // it is we who do not read
 	case silence >= wire.DropAfter:

@@ -13,6 +13,9 @@ const (
 	// sendBuffer keeps little hidden in the kernel: what lies there is neither
 	// proved nor could be taken back.
 	sendBuffer = 64 << 10
+	// writePiece is the least that a client has to take within the time after
+	// which it counts as reading too slowly.
+	writePiece = 16 << 10
 	// partingTime is how long a socket that is being closed may take to get the
 	// close frame and to stop sending.
 	partingTime = 5 * time.Second
@@ -60,13 +63,22 @@ func (s *socket) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write is called by the session's writer only.
+// Write is called by the session's writer only. It hands over one piece after
+// another, so that the progress of a slow client can be seen.
 func (s *socket) Write(p []byte) (int, error) {
-	s.writing.Store(s.now())
-	n, err := s.conn.Write(p)
-	s.writing.Store(0)
-	s.written.Add(int64(n))
-	return n, err
+	total := 0
+	for len(p) > 0 {
+		s.writing.Store(s.now())
+		n, err := s.conn.Write(p[:min(len(p), writePiece)])
+		s.writing.Store(0)
+		s.written.Add(int64(n))
+		total += n
+		if err != nil {
+			return total, err
+		}
+		p = p[n:]
+	}
+	return total, nil
 }
 
 // quiet is how long no byte has come.

@@ -1,0 +1,94 @@
+package connector
+
+import (
+	"cmp"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/wire"
+)
+
+// Config is everything a connector can be told. Fields without a default are
+// needed.
+type Config struct {
+	Domain string // the domain it belongs to
+	Name   string // unique in the domain; default: connector- and 8 random hexadecimal digits
+	Listen string // HOST:PORT of the websockets, default ":8088"; port 0 picks a free one
+	HTTP   string // HOST:PORT of health and metrics, default ":8080"; port 0 picks a free one
+
+	KafkaBrokers    []string
+	KafkaGeneration uint32 // raised by an operator after the topic was made anew
+	Lanes           int    // of the domain, the same for ever; default 24
+	NATSURL         string
+	RedisURL        string
+	MetaURL         string
+	MetaToken       string
+	MetaCache       string // file of the last good snapshot, for a start without the meta server; empty: none
+
+	FrameLimit     int           // bytes of one message of a client; default 64 KiB
+	AllowedOrigins []string      // hosts of pages that may connect, as patterns of path.Match; empty: any
+	DrainFor       time.Duration // how long the end may take at most; default 25 s
+}
+
+// Deps is what the surrounding program gives. Every field is needed.
+type Deps struct {
+	Log     *slog.Logger
+	Metrics *prometheus.Registry
+}
+
+const (
+	defaultLanes    = 24
+	defaultDrainFor = 25 * time.Second
+	// maxFrameLimit keeps every message, with all receivers of a group, within
+	// one record of the log.
+	maxFrameLimit = 128 << 10
+)
+
+func (c Config) withDefaults() Config {
+	c.Name = cmp.Or(c.Name, "connector-"+randomHex(4))
+	c.Listen = cmp.Or(c.Listen, ":8088")
+	c.HTTP = cmp.Or(c.HTTP, ":8080")
+	c.Lanes = cmp.Or(c.Lanes, defaultLanes)
+	c.FrameLimit = cmp.Or(c.FrameLimit, wire.DefaultFrameLimit)
+	c.DrainFor = cmp.Or(c.DrainFor, defaultDrainFor)
+	return c
+}
+
+// validate reports all mistakes together.
+func (c Config) validate() error {
+	var mistakes []error
+	wrong := func(is bool, format string, args ...any) {
+		if is {
+			mistakes = append(mistakes, fmt.Errorf(format, args...))
+		}
+	}
+	wrong(!ident.IsDomainName(c.Domain), "domain: %q, expected lower-case letters, digits and dashes", c.Domain)
+	wrong(!ident.IsConnectorName(c.Name), "name: %q, expected lower-case letters, digits and dashes", c.Name)
+	wrong(c.Lanes < 1, "lanes: %d, expected at least 1", c.Lanes)
+	wrong(len(c.KafkaBrokers) == 0, "kafka brokers: none given")
+	wrong(c.NATSURL == "", "NATS URL: none given")
+	wrong(c.RedisURL == "", "Redis URL: none given")
+	wrong(c.MetaURL == "", "meta server URL: none given")
+	wrong(c.FrameLimit < 1024 || c.FrameLimit > maxFrameLimit, "frame limit: %d bytes, expected 1024 to %d", c.FrameLimit, maxFrameLimit)
+	wrong(c.DrainFor < 0, "drain time: %s, expected no less than 0", c.DrainFor)
+	return errors.Join(mistakes...)
+}
+
+func randomHex(bytes int) string {
+	b := make([]byte, bytes)
+	_, _ = rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+func newIncarnation() ident.Incarnation {
+	var i ident.Incarnation
+	_, _ = rand.Read(i[:]) // never fails
+	return i
+}

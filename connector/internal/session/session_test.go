@@ -1,0 +1,543 @@
+package session
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/linkerhq/linker/pkg/delivery"
+	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/wire"
+)
+
+// tick looks after a session as the gateway does, for a while or until its end.
+func tick(s *Session, d time.Duration) {
+	ticker := time.NewTicker(500 * time.Millisecond)
+	defer ticker.Stop()
+	for range int(d / (500 * time.Millisecond)) {
+		select {
+		case <-ticker.C:
+			s.Tick()
+		case <-s.Gone():
+			return
+		}
+	}
+}
+
+func TestBeforeTheLoginNothingElseIsTaken(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		c, _ := w.connect()
+		for _, step := range []struct{ in, out string }{
+			{`{"type":"MESSAGE","data":{"to":"ANZ-1","content":"x"}}`, `{"type":"AUTH_REQUIRED","data":{}}`},
+			{`{"type":"MESSAGE"}`, `{"type":"AUTH_REQUIRED","data":{}}`},
+			{`{"type":"WHATEVER"}`, `{"type":"AUTH_REQUIRED","data":{}}`},
+			{`{"type":"USER_CONNECTED"}`, `{"type":"AUTH_REQUIRED","data":{}}`},
+			{`{`, `"code":"BAD_JSON"`},
+			{`{}`, `"code":"UNKNOWN_TYPE"`},
+			{`{"type":"AUTH_CLIENT","type":"AUTH_CLIENT"}`, `"code":"DUPLICATE_KEY"`},
+		} {
+			c.send(step.in)
+			if got := c.read(); !strings.Contains(got, step.out) {
+				t.Errorf("%s: got %s, want %s", step.in, got, step.out)
+			}
+		}
+	})
+}
+
+func TestASecondLoginIsRefusedAtAnyTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		w.holds = true
+		c, s := w.connect()
+		login := `{"type":"AUTH_CLIENT","data":{"appId":"a","userId":"ANZ-1"},"reference":"r"}`
+		c.send(login)
+		<-w.logins
+		c.send(login)
+		if got := c.read(); !strings.Contains(got, "ALREADY_AUTHENTICATED") || !strings.Contains(got, `"reference":"r"`) {
+			t.Errorf("while authenticating: got %s", got)
+		}
+		w.admit(s, "ANZ-1")
+		c.read()
+		c.send(login)
+		if got := c.read(); !strings.Contains(got, "ALREADY_AUTHENTICATED") {
+			t.Errorf("after the login: got %s", got)
+		}
+	})
+}
+
+func TestWithoutALoginTheSocketIsClosedAfter15Seconds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		c, s := w.connect()
+		go tick(s, 20*time.Second)
+		began := time.Now()
+		if code := c.closed(); code != wire.CloseLoginTimeout {
+			t.Errorf("closed with %d", code)
+		}
+		if took := time.Since(began); took < 14*time.Second || took > 16*time.Second {
+			t.Errorf("closed after %s", took)
+		}
+	})
+}
+
+func TestTimeInOurOwnQueueDoesNotCountForTheLogin(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		w.holds = true
+		c, s := w.connect()
+		c.send(`{"type":"AUTH_CLIENT","data":{"appId":"a","userId":"ANZ-1"}}`)
+		<-w.logins
+		read := c.CloseRead(t.Context())
+		s.HoldLogin(true)
+		tick(s, 30*time.Second)
+		s.HoldLogin(false)
+		tick(s, 10*time.Second)
+		select {
+		case <-s.Gone():
+			t.Fatalf("the session has ended: %s", s.endedBy())
+		default:
+		}
+		tick(s, 10*time.Second)
+		if ended := <-w.ended; ended.endedBy() != CauseLoginTimeout {
+			t.Errorf("ended by %s", ended.endedBy())
+		}
+		<-read.Done()
+	})
+}
+
+func TestDeliveriesWaitForTheReplyToTheLogin(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		w.holds = true
+		c, s := w.connect()
+		c.send(`{"type":"AUTH_CLIENT","data":{"appId":"a","userId":"ANZ-1"}}`)
+		<-w.logins
+		s.Register(Identity{ID: 7, User: "ANZ-1", Sender: w.sender})
+		if verdict, _ := s.Deliver(frameItem(1, 1, `{"type":"MESSAGE"}`)); verdict != Taken {
+			t.Fatalf("got %v", verdict)
+		}
+		synctest.Wait()
+		s.Admit([]byte(`{"type":"AUTH_CLIENT_REPLY"}`))
+		if first, second := c.read(), c.read(); first != `{"type":"AUTH_CLIENT_REPLY"}` || second != `{"type":"MESSAGE"}` {
+			t.Errorf("got %s, then %s", first, second)
+		}
+	})
+}
+
+func TestADeliveryForAnotherUserOrSessionIsRefused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		_, s := w.login()
+		for _, to := range []delivery.Target{{Session: 7, User: "ANZ-2", D: 1}, {Session: 8, User: "ANZ-1", D: 1}} {
+			it, _ := frameItem(1, 1, `{}`)
+			if verdict, _ := s.Deliver(it, to); verdict != Gone {
+				t.Errorf("%+v: got %v", to, verdict)
+			}
+		}
+	})
+}
+
+func TestAPongProvesWhatWasWrittenBeforeItsPing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		c, s := w.login()
+		began := time.Now()
+		s.Deliver(frameItem(1, 1, `{"type":"MESSAGE"}`))
+		c.read()
+		go func() { _, _, _ = c.Read(t.Context()) }()
+		<-w.proofs
+		if took := time.Since(began); took != pingWithin {
+			t.Errorf("proved after %s, want %s", took, pingWithin)
+		}
+		if p := s.Progress(); p.Taken != 1 || p.Proved != 1 {
+			t.Errorf("got %+v", p)
+		}
+		c.CloseNow()
+	})
+}
+
+func TestAnUrgentDeliveryIsAskedForAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		c, s := w.login()
+		began := time.Now()
+		it, to := frameItem(1, 1, `{"type":"MESSAGE"}`)
+		it.Urgent = true
+		s.Deliver(it, to)
+		c.read()
+		go func() { _, _, _ = c.Read(t.Context()) }()
+		<-w.proofs
+		if took := time.Since(began); took != 0 {
+			t.Errorf("proved after %s", took)
+		}
+		c.CloseNow()
+	})
+}
+
+func TestFastDeliveriesAreProvedByTheirTokens(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		c, s := w.login()
+		to := delivery.Target{Session: 7, User: "ANZ-1"}
+		s.Deliver(&delivery.Item{Kind: delivery.KindFast, Token: 42, Frame: []byte(`{"type":"MESSAGE"}`)}, to)
+		c.read()
+		go func() { _, _, _ = c.Read(t.Context()) }()
+		if tokens := <-w.proofs; !slices.Equal(tokens, []uint64{42}) {
+			t.Errorf("got %v", tokens)
+		}
+		c.CloseNow()
+	})
+}
+
+func TestAClientThatAnswersNoPingProvesNothingAndKeepsItsSocket(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		c, s := w.login()
+		c.mute = true
+		for d := range uint64(200) {
+			s.Deliver(frameItem(d+1, byte(d), `{"type":"MESSAGE"}`))
+			c.read()
+			tick(s, 500*time.Millisecond)
+		}
+		if p := s.Progress(); p.Taken != 200 || p.Proved != 0 {
+			t.Errorf("got %+v", p)
+		}
+	})
+}
+
+func TestAClientThatAcknowledgesProvesBySeq(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), envelope.FeatureAck)
+		c, s := w.login()
+		s.Deliver(frameItem(1, 1, `{"type":"MESSAGE"}`))
+		s.Deliver(frameItem(2, 0, `{"type":"FETCH_MISSING_MESSAGES_COMPLETE"}`))
+		it, to := frameItem(3, 3, `{"type":"MESSAGE"}`)
+		it.Late = true
+		s.Deliver(it, to)
+		for _, want := range []string{`{"type":"MESSAGE","seq":1}`, `{"type":"FETCH_MISSING_MESSAGES_COMPLETE"}`, `{"type":"MESSAGE","late":true,"seq":2}`} {
+			if got := c.read(); got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+		}
+		for _, step := range []struct {
+			upTo   string
+			proved uint64
+			answer string
+		}{
+			{"3", 0, "data.upTo"}, {"-1", 0, "data.upTo"}, {"1", 2, ""}, {"0", 2, ""}, {"2", 3, ""}, {"1", 3, ""},
+		} {
+			c.send(`{"type":"MESSAGE_ACK","data":{"upTo":` + step.upTo + `}}`)
+			if step.answer != "" && !strings.Contains(c.read(), step.answer) {
+				t.Errorf("upTo %s: no %s", step.upTo, step.answer)
+			}
+			synctest.Wait()
+			if p := s.Progress(); p.Proved != step.proved {
+				t.Errorf("upTo %s: proved %d, want %d", step.upTo, p.Proved, step.proved)
+			}
+		}
+	})
+}
+
+func TestMessageAckNeedsTheFeature(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		c, _ := w.login()
+		c.send(`{"type":"MESSAGE_ACK","data":{"upTo":0}}`)
+		if got := c.read(); !strings.Contains(got, "INVALID_FIELD") {
+			t.Errorf("got %s", got)
+		}
+	})
+}
+
+func TestAMessageThatTheSocketHasIsNotWrittenAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		c, s := w.login()
+		s.Deliver(frameItem(1, 1, `{"n":1}`))
+		if verdict, _ := s.Deliver(frameItem(2, 1, `{"n":1}`)); verdict != Duplicate {
+			t.Errorf("got %v", verdict)
+		}
+		s.Deliver(frameItem(3, 3, `{"n":3}`))
+		if first, second := c.read(), c.read(); first != `{"n":1}` || second != `{"n":3}` {
+			t.Errorf("got %s and %s", first, second)
+		}
+	})
+}
+
+func TestTheEndOfAFetchIsToldWhenItWasWritten(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		c, s := w.login()
+		it, to := frameItem(1, 0, `{}`)
+		it.Token = 5
+		s.Deliver(it, to)
+		synctest.Wait()
+		c.read()
+		if got := <-w.sender.fetches; got != 5 {
+			t.Errorf("got %d", got)
+		}
+	})
+}
+
+func TestOfFastFramesTheOldestGo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		c, s := w.login()
+		// The first one fills the pipe, in which nothing fits.
+		for n := range 1 + maxFast + 10 {
+			s.Deliver(&delivery.Item{Kind: delivery.KindFast, Frame: fmt.Appendf(nil, `{"n":%d}`, n)}, delivery.Target{Session: 7, User: "ANZ-1"})
+			synctest.Wait()
+		}
+		if first, second := c.read(), c.read(); first != `{"n":0}` || second != `{"n":11}` {
+			t.Errorf("got %s and %s", first, second)
+		}
+	})
+}
+
+func TestASilentSocketIsPingedAndLivesAsLongAsItTakesThePings(t *testing.T) {
+	t.Parallel()
+	for _, mute := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, newPipes(), 0)
+			c, s := w.login()
+			c.mute = mute
+			read := c.CloseRead(t.Context())
+			tick(s, 2*time.Minute)
+			select {
+			case <-s.Gone():
+				t.Fatalf("mute %v: dropped", mute)
+			default:
+			}
+			_ = c.CloseNow()
+			<-read.Done()
+		})
+	}
+}
+
+func TestASocketWithoutASignOfLifeIsDropped(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		_, s := w.login()
+		began := time.Now()
+		go tick(s, 2*time.Minute)
+		<-s.Gone()
+		if took := time.Since(began); took < 35*time.Second || took > 36*time.Second {
+			t.Errorf("dropped after %s", took)
+		}
+		if ended := <-w.ended; ended.endedBy() != CauseSilent {
+			t.Errorf("ended by %s", ended.endedBy())
+		}
+	})
+}
+
+func TestAClientThatTakesNothingIsClosed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		_, s := w.login()
+		began := time.Now()
+		s.Deliver(frameItem(1, 1, `{}`))
+		go tick(s, time.Minute)
+		<-s.Gone()
+		if took := time.Since(began); took < 30*time.Second || took > 33*time.Second {
+			t.Errorf("closed after %s", took)
+		}
+		if ended := <-w.ended; ended.endedBy() != CauseSlow {
+			t.Errorf("ended by %s", ended.endedBy())
+		}
+	})
+}
+
+func TestTooManyBadFramesCloseTheSocket(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		c, _ := w.login()
+		for range wire.MaxBadFramesPerMin {
+			c.send(`{`)
+			c.read()
+		}
+		time.Sleep(time.Minute)
+		for range wire.MaxBadFramesPerMin {
+			c.send(`{`)
+			c.read()
+		}
+		c.send(`{`)
+		if code := c.closed(); code != wire.CloseBadFrames {
+			t.Errorf("closed with %d", code)
+		}
+	})
+}
+
+func TestTooManyPingsCloseTheSocket(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		c, _ := w.login()
+		read := c.CloseRead(t.Context())
+		for range wire.MaxPingsPerSecond {
+			if err := c.Ping(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.Ping(t.Context()); err == nil {
+			t.Error("the ping beyond the limit was answered")
+		}
+		<-read.Done()
+		if ended := <-w.ended; ended.endedBy() != CauseFast {
+			t.Errorf("ended by %s", ended.endedBy())
+		}
+	})
+}
+
+func TestReadingStopsWhileTooMuchIsUnderWay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		c, s := w.login()
+		for range maxPending {
+			s.Begin(10)
+		}
+		c.send(`{"type":"FETCH_MISSING_MESSAGES_REQUEST"}`) // the reader waits for this one already
+		<-w.sender.frames
+		go c.send(`{"type":"FETCH_MISSING_MESSAGES_REQUEST"}`)
+		synctest.Wait()
+		if len(w.sender.frames) != 0 {
+			t.Error("a frame was read beyond the limit")
+		}
+		tick(s, time.Minute) // it is we who do not read
+		s.Finish(10, []byte(`{"done":1}`))
+		<-w.sender.frames
+		if got := c.read(); got != `{"done":1}` {
+			t.Errorf("got %s", got)
+		}
+	})
+}
+
+func TestEndingWritesWhatIsQueuedAndThenTheCode(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), envelope.FeatureHints)
+		c, s := w.login()
+		s.Deliver(frameItem(1, 1, `{"n":1}`))
+		s.GoAway("shutting_down", 1500*time.Millisecond)
+		s.End(wire.CloseRestarting, CauseShutdown)
+		s.End(wire.CloseRefused, CauseRefused)
+		got := []string{c.read(), c.read()}
+		slices.Sort(got)
+		if got[0] != `{"n":1}` || got[1] != `{"type":"GO_AWAY","data":{"reason":"shutting_down","reconnectInMs":1500}}` {
+			t.Errorf("got %q", got)
+		}
+		if code := c.closed(); code != wire.CloseRestarting {
+			t.Errorf("closed with %d", code)
+		}
+		<-w.ended
+	})
+}
+
+func TestGoAwayIsForThoseWhoUnderstandIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		c, s := w.login()
+		s.GoAway("shutting_down", time.Second)
+		s.End(wire.CloseRestarting, CauseShutdown)
+		if _, b, err := c.Read(t.Context()); err == nil {
+			t.Errorf("got %s", b)
+		}
+	})
+}
+
+func TestACloseByTheMasterComesBehindWhatWasDelivered(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		c, s := w.login()
+		s.Deliver(frameItem(1, 1, `{"n":1}`))
+		s.Deliver(&delivery.Item{Kind: delivery.KindClose}, delivery.Target{Session: 7, User: "ANZ-1", D: 2})
+		if got := c.read(); got != `{"n":1}` {
+			t.Errorf("got %s", got)
+		}
+		if code := c.closed(); code != wire.CloseByMaster {
+			t.Errorf("closed with %d", code)
+		}
+	})
+}
+
+func TestWhatIsAgainstTheProtocolIsClosedWithItsCode(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		send func(c *client) error
+		want wire.CloseCode
+	}{
+		"binary":       {func(c *client) error { return c.Write(c.t.Context(), websocket.MessageBinary, []byte("{}")) }, wire.CloseBinary},
+		"not UTF-8":    {func(c *client) error { return c.Write(c.t.Context(), websocket.MessageText, []byte("\"\xff\"")) }, wire.CloseNotUTF8},
+		"not masked":   {func(c *client) error { _, err := c.raw.Write([]byte{opText, 2, '{', '}'}); return err }, wire.CloseProtocolError},
+		"reserved bit": {func(c *client) error { _, err := c.raw.Write([]byte{0xc1, 0x80, 0, 0, 0, 0}); return err }, wire.CloseProtocolError},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, newPipes(), 0)
+				c, _ := w.login()
+				if err := test.send(c); err != nil {
+					t.Fatal(err)
+				}
+				if code := c.closed(); code != test.want {
+					t.Errorf("closed with %d, want %d", code, test.want)
+				}
+			})
+		})
+	}
+}
+
+func TestStateTellsANewOwnerEverything(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		features envelope.Features
+		l        envelope.Position
+	}{{0, pos(9)}, {envelope.FeaturePush, envelope.Position{}}} {
+		s := newSession(&Env{}, &socket{})
+		s.Register(Identity{ID: 7, User: "ANZ-1", Features: test.features})
+		s.LoggedIn(pos(9))
+		it, to := frameItem(1, 4, `{}`)
+		s.Deliver(it, to)
+		got, err := json.Marshal(s.State())
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := json.Marshal(delivery.SessionState{
+			Progress: delivery.Progress{Session: 7, Taken: 1}, User: "ANZ-1", L: test.l, Features: test.features,
+			Unproved: []delivery.Unproved{{D: 1, Pos: pos(1), ID: id(4)}},
+		})
+		if err != nil || string(got) != string(want) {
+			t.Errorf("got %s\nwant %s", got, want)
+		}
+		if s.FetchedFrames() != 1 {
+			t.Errorf("%d fetched frames, want 1", s.FetchedFrames())
+		}
+	}
+}

@@ -1,0 +1,147 @@
+package session
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/linkerhq/linker/pkg/wire"
+)
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func TestAnOversizedFrameIsAnsweredWith1009AlthoughInputIsStillComing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, listen(t), 0)
+	c, _ := w.login()
+	const size = 8 << 20
+	head := binary.BigEndian.AppendUint64([]byte{opText, 0x80 | 127}, size)
+	head = append(head, 0, 0, 0, 0)
+	sent := make(chan error, 1)
+	go func() {
+		_, err := c.raw.Write(append(head, strings.Repeat("x", size)...))
+		sent <- err
+	}()
+	if code := c.closed(); code != wire.CloseTooLarge {
+		t.Errorf("closed with %d", code)
+	}
+	<-w.ended
+	if err := <-sent; err != nil {
+		t.Logf("the rest was not taken: %v", err)
+	}
+}
+
+func TestAFrameOfExactlyTheLimitIsTaken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, listen(t), 0)
+	c, _ := w.login()
+	head, tail := `{"type":"MESSAGE","data":{"to":"ANZ-1","content":"`, `"}}`
+	fill := wire.DefaultFrameLimit - len(head) - len(tail)
+	c.send(head + strings.Repeat("x", fill) + tail)
+	if f := <-w.sender.frames; len(f.Content) != fill+2 {
+		t.Errorf("content of %d bytes", len(f.Content))
+	}
+	c.send(head + strings.Repeat("x", fill+1) + tail)
+	if code := c.closed(); code != wire.CloseTooLarge {
+		t.Errorf("closed with %d", code)
+	}
+}
+
+func TestTenThousandFragmentsMakeOneFrame(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, listen(t), 0)
+	c, _ := w.login()
+	text := `{"type":"MESSAGE","data":{"to":"ANZ-1","content":"` + strings.Repeat("x", 10000) + `"}}`
+	var b []byte
+	for i := range len(text) {
+		op := byte(0)
+		if i == 0 {
+			op = 1
+		}
+		if i == len(text)-1 {
+			op |= 0x80
+		}
+		b = append(b, op, 0x81, 0, 0, 0, 0, text[i])
+	}
+	if _, err := c.raw.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if f := <-w.sender.frames; len(f.Content) != 10002 {
+		t.Errorf("content of %d bytes", len(f.Content))
+	}
+}
+
+func TestWhatTheKernelHoldsIsNotTakenOff(t *testing.T) {
+	t.Parallel()
+	l := listen(t)
+	peer, err := new(net.Dialer).DialContext(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	if err := peer.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const total = 4 << 20
+	s := newSocket(conn, nil)
+	if s.queue == (queue{}) {
+		t.Skip("this kernel does not tell what it holds")
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = s.Write(make([]byte, total))
+	}()
+	deadline := time.Now().Add(10 * time.Second)
+	for s.blocked() == 0 && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond)
+	}
+	if _, waiting := s.takenOff(); !waiting {
+		t.Error("a write is under way, and nothing waits")
+	}
+	if _, err := io.CopyN(io.Discard, peer, total); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+	for time.Now().Before(deadline) {
+		off, waiting := s.takenOff()
+		if off == total && !waiting {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	off, waiting := s.takenOff()
+	t.Errorf("taken off %d, waiting %v", off, waiting)
+	_ = conn.Close()
+}
+
+func TestAThousandMessagesArriveInOrder(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, listen(t), 0)
+	c, s := w.login()
+	go func() {
+		for d := range uint64(1000) {
+			s.Deliver(frameItem(d+1, 0, fmt.Sprintf(`{"n":%d}`, d)))
+		}
+	}()
+	for d := range 1000 {
+		if got, want := c.read(), fmt.Sprintf(`{"n":%d}`, d); got != want {
+			t.Fatalf("got %s, want %s", got, want)
+		}
+	}
+}

@@ -1,0 +1,165 @@
+package connector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/linkerhq/linker/connector/internal/downlink"
+	"github.com/linkerhq/linker/connector/internal/gateway"
+	"github.com/linkerhq/linker/connector/internal/lease"
+	"github.com/linkerhq/linker/connector/internal/roster"
+	"github.com/linkerhq/linker/connector/internal/session"
+	"github.com/linkerhq/linker/connector/internal/uplink"
+	"github.com/linkerhq/linker/pkg/broker/kafka"
+	"github.com/linkerhq/linker/pkg/broker/nats"
+	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/presence/redis"
+	"github.com/linkerhq/linker/pkg/topology/feed"
+)
+
+// parts is what a running connector consists of. This file is the only one that
+// knows all of them.
+type parts struct {
+	topics   atomic.Bool // they are there
+	producer *kafka.Producer
+	nats     *nats.Conn
+	redis    *redis.Registry
+	feed     *feed.Feed
+	uplink   *uplink.Uplink
+	downlink *downlink.Downlink
+	gateway  *gateway.Gateway
+	lease    *lease.Lease
+}
+
+// assemble makes all parts. It is straight wiring: each one needs those before.
+func (c *Connector) assemble() (p *parts, err error) {
+	cfg, log, metrics := c.cfg, c.deps.Log, c.deps.Metrics
+	self := ident.Connector{Name: cfg.Name, Incarnation: newIncarnation()}
+	p = &parts{}
+	defer func() {
+		if err != nil {
+			p.disconnect()
+			err = fmt.Errorf("assemble connector: %w", err)
+		}
+	}()
+	if p.producer, err = kafka.NewProducer(c.kafka()); err != nil {
+		return p, err
+	}
+	if p.feed, err = feed.New(feed.Config{URL: cfg.MetaURL, Token: cfg.MetaToken, Cache: cfg.MetaCache, Log: log}); err != nil {
+		return p, err
+	}
+	if p.redis, err = redis.Open(redis.Config{URL: cfg.RedisURL, Domain: cfg.Domain, Log: log}); err != nil {
+		return p, err
+	}
+	if p.nats, err = nats.Connect(nats.Config{URL: cfg.NATSURL, Name: cfg.Name, Log: log, Metrics: metrics}); err != nil {
+		return p, err
+	}
+	sessions := roster.New(cfg.Lanes)
+	p.downlink, err = downlink.New(downlink.Config{
+		Domain: cfg.Domain, Connector: self, Lanes: cfg.Lanes, Log: log, Metrics: metrics,
+		OwnerChanged: func(lane int) {
+			for _, s := range sessions.Lane(lane) {
+				s.Identity().Sender.OwnerChanged()
+			}
+		},
+	}, plane{p.nats}, sessions)
+	if err != nil {
+		return p, err
+	}
+	p.uplink, err = uplink.New(
+		uplink.Config{Domain: cfg.Domain, Connector: self, Lanes: cfg.Lanes, Log: log, Metrics: metrics},
+		uplink.Deps{Log: p.producer, Plane: p.nats, Lanes: p.downlink, Network: p.feed},
+	)
+	if err != nil {
+		return p, err
+	}
+	p.gateway, err = gateway.New(
+		gateway.Config{Domain: cfg.Domain, Lanes: cfg.Lanes, FrameLimit: cfg.FrameLimit, AllowedOrigins: cfg.AllowedOrigins, Log: log, Metrics: metrics},
+		gateway.Deps{Network: p.feed, Roster: sessions, Uplink: p.uplink, Proofs: p.downlink},
+	)
+	if err != nil {
+		return p, err
+	}
+	p.lease, err = lease.New(lease.Config{
+		Connector: self, Taken: redis.ErrTaken, Log: log, Metrics: metrics,
+		Slept: func() { p.gateway.Restart(session.CauseAsleep) },
+	}, p.redis, sessions)
+	return p, err
+}
+
+func (c *Connector) kafka() kafka.Config {
+	return kafka.Config{
+		Brokers: c.cfg.KafkaBrokers, Domain: c.cfg.Domain, Lanes: c.cfg.Lanes, Generation: c.cfg.KafkaGeneration,
+		Log: c.deps.Log, Metrics: c.deps.Metrics,
+	}
+}
+
+// runners are the parts that work by themselves, by what they do.
+func (p *parts) runners(c *Connector) map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
+		"write to the log":    p.producer.Run,
+		"follow the network":  p.feed.Run,
+		"bring deliveries":    p.downlink.Run,
+		"keep the lease":      p.lease.Run,
+		"serve health":        c.ops.Run,
+		"repeat logouts":      func(ctx context.Context) error { p.uplink.Run(ctx); return nil },
+		"look after sessions": func(ctx context.Context) error { p.gateway.Run(ctx); return nil },
+		"prepare the log":     func(ctx context.Context) error { return p.prepare(ctx, c.kafka()) },
+	}
+}
+
+func (p *parts) prepare(ctx context.Context, cfg kafka.Config) error {
+	err := kafka.EnsureTopics(ctx, cfg)
+	if ctx.Err() != nil {
+		return nil
+	}
+	p.topics.Store(err == nil)
+	return err
+}
+
+// ready says what is missing for a client to log in and send.
+func (p *parts) ready() error {
+	switch {
+	case p.feed.Current() == nil:
+		return errors.New("the network is not known yet")
+	case !p.topics.Load():
+		return errors.New("the topics of the log are not there yet")
+	case !p.nats.Connected():
+		return errors.New("the live plane is not connected")
+	}
+	if err := p.producer.Healthy(); err != nil {
+		return err
+	}
+	if err := p.lease.Held(); err != nil {
+		return err
+	}
+	return p.downlink.Ready()
+}
+
+// close gives back the lease and ends all connections. Nothing may run any more.
+func (p *parts) close(ctx context.Context) {
+	p.lease.Release(ctx)
+	p.disconnect()
+}
+
+func (p *parts) disconnect() {
+	if p.nats != nil {
+		p.nats.Close()
+	}
+	if p.redis != nil {
+		_ = p.redis.Close() // nothing is under way that could be lost
+	}
+}
+
+// plane is the live plane as downlink sees it.
+type plane struct{ *nats.Conn }
+
+func (p plane) Subscribe(subject string, handle func(data []byte)) (stop func() error, err error) {
+	s, err := p.Conn.Subscribe(subject, handle)
+	if err != nil {
+		return nil, err
+	}
+	return s.Stop, nil
+}

@@ -1,0 +1,98 @@
+// Command standalone runs a whole Linker domain in one process, with embedded
+// brokers and stores: for a laptop, a demonstration, a small installation.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/linkerhq/linker/standalone/internal/stack"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// The first signal drains; a second one ends the process at once.
+	context.AfterFunc(ctx, stop)
+	err := runStandalone(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "linker: "+err.Error())
+		os.Exit(1)
+	}
+}
+
+// runStandalone is the program but for the process around it.
+func runStandalone(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	cfg, level, err := parse(args, stdout)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	cfg.Log = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	s, err := stack.New(cfg)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(stdout, "Linker: one domain,", stack.Domain+", with everything in this process")
+	for _, e := range s.Endpoints() {
+		fmt.Fprintf(stdout, "  %-12s %s\n", e.Name, e.URL)
+	}
+	fmt.Fprintf(stdout, "  %-12s %s\n  %-12s %s\n", "data", cfg.Data, "network", s.NetworkFile())
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		begun := time.Now()
+		if s.Ready(ctx) == nil {
+			fmt.Fprintf(stdout, "ready after %d ms; Ctrl-C drains and ends it\n", time.Since(begun).Milliseconds())
+		}
+	}()
+	return s.Run(ctx)
+}
+
+// parse reads the command line.
+func parse(args []string, stdout io.Writer) (stack.Config, slog.Level, error) {
+	cfg := stack.Config{Ports: stack.DefaultPorts()}
+	level := slog.LevelWarn
+	flags := flag.NewFlagSet("standalone", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&cfg.Data, "data", "./data", "`directory` of everything that lasts")
+	flags.StringVar(&cfg.Meta, "meta", "", "YAML `file` of the network (default: network.yaml in the data directory, written once)")
+	flags.StringVar(&cfg.Host, "host", "", "`interface` to listen on (default: all)")
+	flags.IntVar(&cfg.Ports.Websocket, "websocket-port", cfg.Ports.Websocket, "`port` for clients; 0 picks a free one, here and below")
+	flags.IntVar(&cfg.Ports.Link, "link-port", cfg.Ports.Link, "`port` for the links of neighbouring domains")
+	flags.IntVar(&cfg.Ports.ConnectorHTTP, "connector-http-port", cfg.Ports.ConnectorHTTP, "`port` of the connector's health and metrics")
+	flags.IntVar(&cfg.Ports.ProcessorHTTP, "processor-http-port", cfg.Ports.ProcessorHTTP, "`port` of the processor's health and metrics")
+	flags.IntVar(&cfg.Ports.Meta, "meta-port", cfg.Ports.Meta, "`port` of the meta server")
+	flags.IntVar(&cfg.Ports.Console, "console-port", cfg.Ports.Console, "`port` of the console, a page to try the system with")
+	flags.IntVar(&cfg.FrameLimit, "frame-limit", 0, "largest message of a client in `bytes` (default 65536)")
+	flags.DurationVar(&cfg.DrainFor, "drain-for", 0, "how `long` the end may take at most (default 25s)")
+	flags.TextVar(&level, "log-level", level, "DEBUG, INFO, WARN or ERROR")
+	origins := flags.String("allowed-origins", "", "comma-separated `hosts` of pages that may connect (default: any)")
+	err := flags.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(stdout, "Usage: standalone [flags]\n\nRuns a whole Linker domain in one process.")
+		flags.SetOutput(stdout)
+		flags.PrintDefaults()
+		return cfg, level, err
+	}
+	if err != nil {
+		return cfg, level, fmt.Errorf("%w (--help lists the flags)", err)
+	}
+	if flags.NArg() > 0 {
+		return cfg, level, fmt.Errorf("unexpected argument %q (--help lists the flags)", flags.Arg(0))
+	}
+	if *origins != "" {
+		cfg.Origins = strings.Split(*origins, ",")
+	}
+	return cfg, level, cfg.Ports.Validate()
+}

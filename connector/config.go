@@ -21,6 +21,7 @@ type Config struct {
 	Domain string // the domain it belongs to
 	Name   string // unique in the domain; default: connector- and 8 random hexadecimal digits
 	Listen string // HOST:PORT of the websockets, default ":8088"; port 0 picks a free one
+	Link   string // HOST:PORT of the links of neighbouring domains, default ":9089"; port 0 picks a free one
 	HTTP   string // HOST:PORT of health and metrics, default ":8080"; port 0 picks a free one
 
 	KafkaBrokers    []string
@@ -54,6 +55,7 @@ const (
 func (c Config) withDefaults() Config {
 	c.Name = cmp.Or(c.Name, "connector-"+randomHex(4))
 	c.Listen = cmp.Or(c.Listen, ":8088")
+	c.Link = cmp.Or(c.Link, ":9089")
 	c.HTTP = cmp.Or(c.HTTP, ":8080")
 	c.Lanes = cmp.Or(c.Lanes, defaultLanes)
 	c.FrameLimit = cmp.Or(c.FrameLimit, wire.DefaultFrameLimit)

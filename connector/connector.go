@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/linkerhq/linker/connector/internal/linkport"
 	"github.com/linkerhq/linker/pkg/run"
 )
 
@@ -27,6 +28,7 @@ type Connector struct {
 	deps     Deps
 	listener net.Listener
 	ops      *run.Ops
+	links    *linkport.Port
 	parts    atomic.Pointer[parts] // nil unless it runs and takes clients
 }
 
@@ -54,6 +56,10 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("bind the connector's HTTP port %s: %w", cfg.HTTP, err), c.listener.Close())
 	}
+	c.links, err = linkport.New(cfg.Link, deps.Log, deps.Metrics)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("bind the link port %s: %w", cfg.Link, err), c.listener.Close(), c.ops.Close())
+	}
 	return c, nil
 }
 
@@ -63,11 +69,16 @@ func (c *Connector) Name() string { return c.cfg.Name }
 // Addr is the address of the websockets.
 func (c *Connector) Addr() net.Addr { return c.listener.Addr() }
 
+// LinkAddr is the address of the links of neighbouring domains.
+func (c *Connector) LinkAddr() net.Addr { return c.links.Addr() }
+
 // HTTPAddr is the address of health and metrics.
 func (c *Connector) HTTPAddr() net.Addr { return c.ops.Addr() }
 
 // Close releases the ports of a connector that is never run.
-func (c *Connector) Close() error { return errors.Join(c.listener.Close(), c.ops.Close()) }
+func (c *Connector) Close() error {
+	return errors.Join(c.listener.Close(), c.ops.Close(), c.links.Close())
+}
 
 // ready says why no client can log in and send.
 func (c *Connector) ready() error {

@@ -104,6 +104,7 @@ func (p *parts) runners(c *Connector) map[string]func(context.Context) error {
 		"bring deliveries":    p.downlink.Run,
 		"keep the lease":      p.lease.Run,
 		"serve health":        c.ops.Run,
+		"answer links":        c.links.Run,
 		"repeat logouts":      func(ctx context.Context) error { p.uplink.Run(ctx); return nil },
 		"look after sessions": func(ctx context.Context) error { p.gateway.Run(ctx); return nil },
 		"prepare the log":     func(ctx context.Context) error { return p.prepare(ctx, c.kafka()) },

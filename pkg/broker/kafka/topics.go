@@ -71,7 +71,9 @@ func (c *client) create(ctx context.Context, topic string, partitions, maxBytes 
 	if err != nil {
 		return fmt.Errorf("create %s: %w", topic, err)
 	}
-	if err := res.Errors[topic]; err != nil {
+	// Another service of the domain may have been quicker; what it made is
+	// checked like any other.
+	if err := res.Errors[topic]; err != nil && !errors.Is(err, kafka.TopicAlreadyExists) {
 		return fmt.Errorf("create %s: %w", topic, err)
 	}
 	return nil

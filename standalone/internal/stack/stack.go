@@ -146,7 +146,7 @@ func (s *Stack) open() error {
 		return err
 	}
 	s.connector, err = connector.New(connector.Config{
-		Domain: Domain, Listen: s.addr(cfg.Ports.Websocket), HTTP: s.addr(cfg.Ports.ConnectorHTTP),
+		Domain: Domain, Listen: s.addr(cfg.Ports.Websocket), Link: s.addr(cfg.Ports.Link), HTTP: s.addr(cfg.Ports.ConnectorHTTP),
 		KafkaBrokers: []string{s.kafka.Addr()}, KafkaGeneration: generation, Lanes: lanes, NATSURL: s.nats.URL(), RedisURL: s.redis.URL(),
 		MetaURL: metaURL, MetaToken: token, MetaCache: filepath.Join(cfg.Data, "connector-network.json"),
 		FrameLimit: cfg.FrameLimit, AllowedOrigins: cfg.Origins, DrainFor: cfg.DrainFor,

@@ -69,7 +69,7 @@ func (c *Connector) assemble() (p *parts, err error) {
 		return p, err
 	}
 	p.uplink, err = uplink.New(
-		uplink.Config{Domain: cfg.Domain, Connector: self, Lanes: cfg.Lanes, Log: log, Metrics: metrics},
+		uplink.Config{Domain: cfg.Domain, Connector: self, Generation: cfg.KafkaGeneration, Lanes: cfg.Lanes, Log: log, Metrics: metrics},
 		uplink.Deps{Log: p.producer, Plane: p.nats, Lanes: p.downlink, Network: p.feed},
 	)
 	if err != nil {

@@ -168,7 +168,8 @@ type Unproved struct {
 type SessionState struct {
 	Progress
 	User     ident.UserID
-	L        envelope.Position // of its login record; zero with FeaturePush
+	L        envelope.Position // of its login record; zero with FeaturePush, or while the log has not acknowledged it
+	Last     envelope.Position // the highest of the records taken that are not before L; zero: none
 	Features envelope.Features
 	Unproved []Unproved
 }
@@ -212,6 +213,7 @@ func (a *Answers) Append(dst []byte) []byte {
 		dst = appendProgress(dst, s.Progress)
 		dst = bin.AppendString(dst, s.User)
 		dst = appendPosition(dst, s.L)
+		dst = appendPosition(dst, s.Last)
 		dst = append(dst, byte(s.Features))
 		dst = binary.AppendUvarint(dst, uint64(len(s.Unproved)))
 		for _, u := range s.Unproved {
@@ -241,9 +243,9 @@ func DecodeAnswers(b []byte) (Answers, error) {
 	}
 	a.Gone = readUint64s(r)
 	a.FastProved = readUint64s(r)
-	a.Sessions = make([]SessionState, r.Count(16))
+	a.Sessions = make([]SessionState, r.Count(18))
 	for i := range a.Sessions {
-		s := SessionState{Progress: readProgress(r), User: ident.UserID(r.String()), L: readPosition(r), Features: envelope.Features(r.Byte())}
+		s := SessionState{Progress: readProgress(r), User: ident.UserID(r.String()), L: readPosition(r), Last: readPosition(r), Features: envelope.Features(r.Byte())}
 		s.Unproved = make([]Unproved, r.Count(19))
 		for j := range s.Unproved {
 			u := Unproved{D: r.Uvarint(), Pos: readPosition(r)}

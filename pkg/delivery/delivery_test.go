@@ -23,7 +23,7 @@ func answers() delivery.Answers {
 	return delivery.Answers{
 		Lane: 2, Epoch: epoch, Connector: ident.Connector{Name: "c", Incarnation: ident.Incarnation{1}},
 		Progress: []delivery.Progress{{Session: 5, Taken: 9, Proved: 8, Gap: true}}, Gone: []uint64{1, 2}, FastProved: []uint64{4}, Joined: true,
-		Sessions: []delivery.SessionState{{Progress: delivery.Progress{Session: 6, Taken: 2}, User: "ANZ-1", L: epoch, Features: envelope.FeatureAck, Unproved: []delivery.Unproved{{D: 2, Pos: epoch, ID: ident.MessageID{8}}}}},
+		Sessions: []delivery.SessionState{{Progress: delivery.Progress{Session: 6, Taken: 2}, User: "ANZ-1", L: epoch, Last: envelope.Position{Generation: 3, Offset: 1 << 41}, Features: envelope.FeatureAck, Unproved: []delivery.Unproved{{D: 2, Pos: epoch, ID: ident.MessageID{8}}}}},
 	}
 }
 

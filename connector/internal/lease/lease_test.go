@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -62,9 +63,7 @@ func (r *registry) Put(_ context.Context, _ ident.Connector, added map[uint64]id
 		return r.err
 	}
 	r.puts++
-	for id, user := range added {
-		r.places[id] = user
-	}
+	maps.Copy(r.places, added)
 	for _, id := range removed {
 		delete(r.places, id)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/linkerhq/linker/pkg/delivery"
+	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/wire"
 )
@@ -14,8 +15,13 @@ const (
 	// writeSize is how much one write takes out of the outbox; it may exceed it
 	// by one frame.
 	writeSize = 64 << 10
-	// maxFast bounds the FAST frames that wait: the oldest goes.
-	maxFast = 128
+	// maxFast bounds the FAST frames that wait for a client which is slow: one
+	// that has kept a write waiting for fastPatience. A client that takes them may
+	// have maxBurst frames and maxBurstBytes waiting. Beyond, the oldest go.
+	maxFast       = 128
+	fastPatience  = 100 * time.Millisecond
+	maxBurst      = 4096
+	maxBurstBytes = 1 << 20
 	// sharedFrames is how many waiting frames may keep the message alive that
 	// brought them; further ones are copied out of it.
 	sharedFrames = 8
@@ -35,8 +41,12 @@ type outgoing struct {
 // acceptLocked puts a delivery that was taken into the outbox.
 func (s *Session) acceptLocked(it *delivery.Item, d uint64, verdict Verdict) {
 	counted := it.ID != (ident.MessageID{})
-	if counted && it.Pos.Before(s.login) {
+	switch {
+	case !counted:
+	case !s.identity.Features.Has(envelope.FeaturePush) && it.Pos.Before(s.login):
 		s.before++
+	case s.last.Before(it.Pos):
+		s.last = it.Pos
 	}
 	if verdict == Duplicate {
 		s.env.Metrics.duplicates.Inc()
@@ -55,14 +65,18 @@ func (s *Session) acceptLocked(it *delivery.Item, d uint64, verdict Verdict) {
 }
 
 func (s *Session) pushFastLocked(it *delivery.Item) {
-	if len(s.fast) >= maxFast {
-		s.fast = slices.Delete(s.fast, 0, 1)
-		s.env.Metrics.fastDrops.Inc()
+	slow := s.socket.blocked() >= fastPatience
+	drop := 0
+	for n := len(s.fast); drop < n && (n-drop >= maxBurst || slow && n-drop >= maxFast || s.fastBytes+len(it.Frame) > maxBurstBytes); drop++ {
+		s.fastBytes -= len(s.fast[drop].frame)
 	}
+	s.fast = dropFront(s.fast, drop)
+	s.env.Metrics.fastDrops.Add(float64(drop))
 	frame := it.Frame
 	if len(s.fast) >= sharedFrames {
 		frame = bytes.Clone(frame)
 	}
+	s.fastBytes += len(frame)
 	s.fast = append(s.fast, outgoing{token: it.Token, counted: true, urgent: it.Token != 0, frame: frame})
 }
 
@@ -88,6 +102,7 @@ func (s *Session) gather(b []byte, now time.Time) load {
 		l.last = true
 		return l
 	}
+	asked := s.proof.asked
 	if s.pong != nil {
 		l.bytes = appendFrame(l.bytes, opPong, s.pong)
 		s.pong = nil
@@ -95,18 +110,18 @@ func (s *Session) gather(b []byte, now time.Time) load {
 	s.gatherReplies(&l)
 	if s.wasLive {
 		s.gatherFrames(&l, now)
-		s.gatherFast(&l, now)
+		s.gatherFast(&l)
 	}
 	l.more = len(s.replies) > 0 || s.wasLive && len(s.frames)+len(s.fast) > 0
 	if s.state == ended {
 		if !l.more {
 			l.bytes = append(l.bytes, s.parting...)
 			l.last = true
+			s.parted = true
 			s.leaveLocked()
 		}
 		return l
 	}
-	asked := s.proof.asked
 	l.bytes, l.pingAt = s.proof.ride(l.bytes, now, s.ledger.seq)
 	s.env.Metrics.pings.Add(float64(s.proof.asked - asked))
 	if s.flow.paused && s.roomLocked() {
@@ -131,15 +146,19 @@ func (s *Session) gatherFrames(l *load, now time.Time) {
 	n := 0
 	for n < len(s.frames) && len(l.bytes) < writeSize {
 		o := &s.frames[n]
+		endsFetch := !o.counted && o.token != 0
+		if endsFetch {
+			l.bytes = s.proof.precede(l.bytes, now, s.ledger.seq)
+		}
 		if o.counted || !s.proof.byAck {
 			s.ledger.written(o.d)
-			s.proof.owe(s.ledger.seq, o.urgent, now)
+			s.proof.owe(s.ledger.seq, o.urgent)
 		} else { // a client that counts has no number to acknowledge it with
 			s.ledger.passed(o.d)
 			l.advanced = s.ledger.settle(0) || l.advanced
 		}
 		l.bytes = s.appendDelivery(l.bytes, o, s.ledger.seq)
-		if !o.counted && o.token != 0 {
+		if endsFetch {
 			l.fetches = append(l.fetches, o.token)
 		}
 		n++
@@ -147,13 +166,14 @@ func (s *Session) gatherFrames(l *load, now time.Time) {
 	s.frames = dropFront(s.frames, n)
 }
 
-func (s *Session) gatherFast(l *load, now time.Time) {
+func (s *Session) gatherFast(l *load) {
 	n := 0
 	for n < len(s.fast) && len(l.bytes) < writeSize {
 		o := &s.fast[n]
+		s.fastBytes -= len(o.frame)
 		s.ledger.seq++
 		if o.token != 0 {
-			s.proof.want(o.token, s.ledger.seq, now)
+			s.proof.want(o.token, s.ledger.seq)
 		}
 		l.bytes = s.appendDelivery(l.bytes, o, s.ledger.seq)
 		n++

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"encoding/binary"
 	"strconv"
 	"time"
 
@@ -8,11 +9,11 @@ import (
 )
 
 const (
-	// pingWithin is how long a proof may wait for a frame to ride with, if no
-	// confirmation waits for it.
-	pingWithin = 50 * time.Millisecond
-	// rideAfter is when a ping begins to ride with the next frame.
-	rideAfter = pingWithin / 2
+	// pingEvery is how far apart pings are for which no confirmation waits. The
+	// first frame after a pause takes its ping along at once.
+	pingEvery = 50 * time.Millisecond
+	// rideAfter is how far apart they are if there is a frame to ride with.
+	rideAfter = pingEvery / 2
 	// maxTokens bounds the FAST deliveries whose proof is wanted; the oldest
 	// goes, and is then never proved.
 	maxTokens = 1024
@@ -24,14 +25,14 @@ const (
 type proof struct {
 	byAck bool
 
-	asked    uint64 // the number of the last ping; its payload
-	mark     uint64 // the seq up to which its pong proves
+	asked    uint64    // the number of the last ping; its payload
+	askedAt  time.Time // when it was written
+	mark     uint64    // the seq up to which its pong proves
 	underWay bool
 	idle     bool // ask in any case: the socket has been silent
 
-	owed      uint64    // the highest seq that needs proof
-	owedSince time.Time // when the first one beyond mark was written
-	urgent    bool      // a confirmation waits
+	owed   uint64 // the highest seq that needs proof
+	urgent bool   // a confirmation waits
 
 	tokens []token
 }
@@ -42,22 +43,19 @@ type token struct {
 	seq   uint64
 }
 
-// owe notes that the frame with this seq, written now, needs proof.
-func (p *proof) owe(seq uint64, urgent bool, now time.Time) {
-	if p.owed <= p.mark {
-		p.owedSince = now
-	}
+// owe notes that the frame with this seq needs proof.
+func (p *proof) owe(seq uint64, urgent bool) {
 	p.owed = seq
 	p.urgent = p.urgent || urgent
 }
 
 // want is owe for a FAST delivery.
-func (p *proof) want(t, seq uint64, now time.Time) {
+func (p *proof) want(t, seq uint64) {
 	if len(p.tokens) == maxTokens {
 		p.tokens = dropFront(p.tokens, 1)
 	}
 	p.tokens = append(p.tokens, token{t, seq})
-	p.owe(seq, true, now)
+	p.owe(seq, true)
 }
 
 // ride appends a ping to what is written now, if one is due, or returns when it
@@ -67,19 +65,35 @@ func (p *proof) ride(b []byte, now time.Time, seq uint64) ([]byte, time.Time) {
 		if p.byAck || p.underWay || p.owed <= p.mark {
 			return b, time.Time{}
 		}
-		wait := pingWithin
+		wait := pingEvery
 		if len(b) > 0 {
 			wait = rideAfter
 		}
-		if !p.urgent && now.Sub(p.owedSince) < wait {
-			return b, p.owedSince.Add(pingWithin)
+		if !p.urgent && now.Sub(p.askedAt) < wait {
+			return b, p.askedAt.Add(pingEvery)
 		}
 	}
+	return p.ask(b, now, seq), time.Time{}
+}
+
+// ask appends a ping whose pong proves everything up to seq.
+func (p *proof) ask(b []byte, now time.Time, seq uint64) []byte {
 	p.asked++
+	p.askedAt = now
 	p.mark = seq
 	p.underWay = true
 	p.idle, p.urgent = false, false
-	return appendFrame(b, opPing, strconv.AppendUint(nil, p.asked, 10)), time.Time{}
+	return appendFrame(b, opPing, strconv.AppendUint(nil, p.asked, 10))
+}
+
+// precede appends a ping in front of a frame that tells the client that it has
+// everything, unless one is written already: a client that has read this frame
+// has answered, even if it goes at once. It takes the place of a ping under way.
+func (p *proof) precede(b []byte, now time.Time, seq uint64) []byte {
+	if p.byAck || p.owed <= p.mark {
+		return b
+	}
+	return p.ask(b, now, seq)
 }
 
 // answered reports up to which seq a pong proves; ok is false for a pong that
@@ -118,6 +132,18 @@ func (s *Session) ponged(payload []byte) {
 	if ok {
 		s.prove(seq)
 		signal(s.wake)
+	}
+}
+
+// closeAnswered takes the client's close frame. One that repeats ours answers it:
+// the client has read everything before.
+func (s *Session) closeAnswered(code wire.CloseCode) {
+	s.mu.Lock()
+	answers := s.parted && !s.proof.byAck && len(s.parting) >= 4 && binary.BigEndian.Uint16(s.parting[2:]) == uint16(code)
+	seq := s.ledger.seq
+	s.mu.Unlock()
+	if answers {
+		s.prove(seq)
 	}
 }
 

@@ -141,7 +141,8 @@ func readAll(r io.Reader, b []byte) ([]byte, error) {
 // close frame itself for most faults of the client. It reports whether the
 // error is the client's close frame.
 func (s *Session) broken(err error) (closed bool) {
-	if websocket.CloseStatus(err) != -1 {
+	if code := websocket.CloseStatus(err); code != -1 {
+		s.closeAnswered(wire.CloseCode(code))
 		return true
 	}
 	var op *net.OpError

@@ -115,16 +115,19 @@ type Session struct {
 	state     state
 	wasLive   bool
 	parting   []byte // the close frame that ends the session; nil: none
+	parted    bool   // the close frame was written, behind everything else
 	cause     Cause
-	patience  time.Duration // added to the login timeout: the time in our own queue
-	heldSince time.Time     // the login waits in our own queue; zero: it does not
-	login     envelope.Position
-	before    uint64 // deliveries from before the login, which only fetches bring
-	pong      []byte // the answer to the latest ping
+	patience  time.Duration     // added to the login timeout: the time in our own queue
+	heldSince time.Time         // the login waits in our own queue; zero: it does not
+	login     envelope.Position // of the login record; zero until the log has acknowledged it
+	last      envelope.Position // the highest of the records taken that no fetch has brought
+	before    uint64            // deliveries from before the login, which only fetches bring
+	pong      []byte            // the answer to the latest ping
 	replies   [][]byte
 	waiting   int // bytes of replies
 	frames    []outgoing
 	fast      []outgoing
+	fastBytes int // bytes of fast
 	ledger    ledger
 	proof     proof
 	flow      flow
@@ -189,7 +192,15 @@ func (s *Session) Register(identity Identity) bool {
 	return true
 }
 
-// LoggedIn notes that the lane knows the session, and the position of its login.
+// LoginAt notes the position of the session's login record in its lane.
+func (s *Session) LoginAt(login envelope.Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.login = login
+}
+
+// LoggedIn notes that the lane knows the session, and the position of its login,
+// which the log may tell later than the lane does.
 func (s *Session) LoggedIn(login envelope.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -318,6 +329,7 @@ func (s *Session) State() delivery.SessionState {
 		Progress: s.progressLocked(),
 		User:     s.identity.User,
 		Features: s.identity.Features,
+		Last:     s.last,
 		Unproved: s.ledger.unproved(),
 	}
 	if !state.Features.Has(envelope.FeaturePush) {

@@ -152,40 +152,90 @@ func TestADeliveryForAnotherUserOrSessionIsRefused(t *testing.T) {
 
 func TestAPongProvesWhatWasWrittenBeforeItsPing(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, newPipes(), 0)
-		c, s := w.login()
-		began := time.Now()
-		s.Deliver(frameItem(1, 1, `{"type":"MESSAGE"}`))
-		c.read()
-		go func() { _, _, _ = c.Read(t.Context()) }()
-		<-w.proofs
-		if took := time.Since(began); took != pingWithin {
-			t.Errorf("proved after %s, want %s", took, pingWithin)
-		}
-		if p := s.Progress(); p.Taken != 1 || p.Proved != 1 {
-			t.Errorf("got %+v", p)
-		}
-		c.CloseNow()
-	})
+	for _, test := range []struct {
+		urgent bool
+		second time.Duration // when the second ping goes
+	}{{false, pingEvery}, {true, 0}} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, newPipes(), 0)
+			c, s := w.login()
+			frames := c.frames()
+			began := time.Now()
+			for d, want := range []time.Duration{0, test.second} {
+				it, to := frameItem(uint64(d+1), byte(d+1), `{"type":"MESSAGE"}`)
+				it.Urgent = test.urgent
+				s.Deliver(it, to)
+				<-frames
+				<-w.proofs
+				if took := time.Since(began); took != want {
+					t.Errorf("urgent %v: proved after %s, want %s", test.urgent, took, want)
+				}
+				if p := s.Progress(); p.Taken != uint64(d+1) || p.Proved != uint64(d+1) {
+					t.Errorf("got %+v", p)
+				}
+			}
+			_ = c.CloseNow()
+		})
+	}
 }
 
-func TestAnUrgentDeliveryIsAskedForAtOnce(t *testing.T) {
+func TestWhoHasReadTheEndOfAFetchHasProvedWhatWasFetched(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, newPipes(), 0)
 		c, s := w.login()
-		began := time.Now()
-		it, to := frameItem(1, 1, `{"type":"MESSAGE"}`)
-		it.Urgent = true
-		s.Deliver(it, to)
-		c.read()
-		go func() { _, _, _ = c.Read(t.Context()) }()
-		<-w.proofs
-		if took := time.Since(began); took != 0 {
-			t.Errorf("proved after %s", took)
+		for d := range uint64(10) {
+			s.Deliver(frameItem(d+1, byte(d+1), `{"type":"MESSAGE"}`))
 		}
-		c.CloseNow()
+		end, to := frameItem(11, 0, `{"type":"FETCH_MISSING_MESSAGES_COMPLETE"}`)
+		end.Token = 1
+		s.Deliver(end, to)
+		for range 11 {
+			c.read()
+		}
+		synctest.Wait() // the client goes without reading on
+		if p := s.Progress(); p.Proved != 10 {
+			t.Errorf("got %+v", p)
+		}
+	})
+}
+
+func TestAnAnsweredCloseProvesEverything(t *testing.T) {
+	t.Parallel()
+	for _, features := range []envelope.Features{0, envelope.FeatureAck} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, newPipes(), features)
+			c, s := w.login()
+			c.mute = true
+			s.Deliver(frameItem(1, 1, `{"type":"MESSAGE"}`))
+			s.End(wire.CloseRestarting, CauseShutdown)
+			c.read()
+			c.closed()
+			<-w.ended
+			want := uint64(1)
+			if features.Has(envelope.FeatureAck) {
+				want = 0 // such a client says itself what it has
+			}
+			if p := s.Progress(); p.Proved != want {
+				t.Errorf("features %d: got %+v", features, p)
+			}
+		})
+	}
+}
+
+func TestAClientThatClosesByItselfProvesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		c, s := w.login()
+		c.mute = true
+		s.Deliver(frameItem(1, 1, `{"type":"MESSAGE"}`))
+		c.read()
+		_ = c.Close(websocket.StatusNormalClosure, "")
+		<-w.ended
+		if p := s.Progress(); p.Proved != 0 {
+			t.Errorf("got %+v", p)
+		}
 	})
 }
 
@@ -300,20 +350,46 @@ func TestTheEndOfAFetchIsToldWhenItWasWritten(t *testing.T) {
 	})
 }
 
-func TestOfFastFramesTheOldestGo(t *testing.T) {
+func TestOfTheFastFramesForASlowClientTheOldestGo(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, newPipes(), 0)
 		c, s := w.login()
-		// The first one fills the pipe, in which nothing fits.
-		for n := range 1 + maxFast + 10 {
-			s.Deliver(&delivery.Item{Kind: delivery.KindFast, Frame: fmt.Appendf(nil, `{"n":%d}`, n)}, delivery.Target{Session: 7, User: "ANZ-1"})
-			synctest.Wait()
+		deliver := func(from, to int) {
+			for n := from; n < to; n++ {
+				s.Deliver(&delivery.Item{Kind: delivery.KindFast, Frame: fmt.Appendf(nil, `{"n":%d}`, n)}, delivery.Target{Session: 7, User: "ANZ-1"})
+				synctest.Wait() // the first one fills the pipe, in which nothing fits
+			}
 		}
-		if first, second := c.read(), c.read(); first != `{"n":0}` || second != `{"n":11}` {
-			t.Errorf("got %s and %s", first, second)
+		deliver(0, 200)
+		time.Sleep(fastPatience)
+		deliver(200, 201)
+		for _, want := range []string{`{"n":0}`, `{"n":73}`, `{"n":74}`} {
+			if got := c.read(); got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
 		}
 	})
+}
+
+func TestABurstOfFastFramesIsBounded(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ size, fit int }{
+		"many":  {10, maxBurst},
+		"large": {64 << 10, maxBurstBytes >> 16},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSession(&Env{Metrics: newMetrics(t)}, &socket{})
+			s.Register(Identity{ID: 7, User: "ANZ-1"})
+			for range test.fit + 10 {
+				s.Deliver(&delivery.Item{Kind: delivery.KindFast, Frame: make([]byte, test.size)}, delivery.Target{Session: 7, User: "ANZ-1"})
+			}
+			if len(s.fast) != test.fit || s.fastBytes != test.fit*test.size {
+				t.Errorf("%d frames, %d bytes", len(s.fast), s.fastBytes)
+			}
+		})
+	}
 }
 
 func TestASilentSocketIsPingedAndLivesAsLongAsItTakesThePings(t *testing.T) {

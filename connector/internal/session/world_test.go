@@ -100,20 +100,25 @@ func (w *world) Proved(_ *Session, tokens []uint64) {
 	}
 }
 
-// newWorld serves on l; the test ends when all sessions have.
-func newWorld(t *testing.T, l net.Listener, features envelope.Features) *world {
+func newMetrics(t *testing.T) *Metrics {
 	t.Helper()
-	metrics, err := NewMetrics(prometheus.NewRegistry())
+	m, err := NewMetrics(prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
+	return m
+}
+
+// newWorld serves on l; the test ends when all sessions have.
+func newWorld(t *testing.T, l net.Listener, features envelope.Features) *world {
+	t.Helper()
 	w := &world{
 		t: t, features: features,
 		sessions: make(chan *Session, 64), logins: make(chan *Session, 64), ended: make(chan *Session, 64), proofs: make(chan []uint64, 4096),
 		sender: &sender{frames: make(chan wire.Frame, 4096), fetches: make(chan uint64, 64)},
 		url:    "ws://" + l.Addr().String() + "/ws",
 	}
-	w.env = Env{Log: slog.New(slog.DiscardHandler), Metrics: metrics, Buffers: new(Buffers), Door: w, Proofs: w, FrameLimit: wire.DefaultFrameLimit}
+	w.env = Env{Log: slog.New(slog.DiscardHandler), Metrics: newMetrics(t), Buffers: new(Buffers), Door: w, Proofs: w, FrameLimit: wire.DefaultFrameLimit}
 	if p, ok := l.(*pipes); ok {
 		w.dial = p.dial
 		w.url = "ws://pipe/ws"
@@ -202,6 +207,21 @@ func (c *client) read() string {
 		c.t.Fatalf("read: %v", err)
 	}
 	return string(b)
+}
+
+// frames reads in the background until the end, so that pings are answered.
+func (c *client) frames() <-chan string {
+	frames := make(chan string, 4096)
+	go func() {
+		for {
+			_, b, err := c.Read(context.Background())
+			if err != nil {
+				return
+			}
+			frames <- string(b)
+		}
+	}()
+	return frames
 }
 
 // closed reads to the end and returns the close code, -1 for none.

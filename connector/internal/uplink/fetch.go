@@ -93,7 +93,7 @@ func (x *Sender) OwnerChanged() {
 func (x *Sender) request(f fetch, count int) error {
 	e := x.record(envelope.KindFetch)
 	e.Request, e.Count = f.request, count
-	return x.u.append(x.lane, x.user, &e, func(err error) {
+	return x.u.append(x.lane, x.user, &e, func(_ int64, err error) {
 		if err != nil {
 			x.abandon(f)
 			x.nextFetch()

@@ -39,7 +39,7 @@ func (u *Uplink) logout(l logout) {
 }
 
 func (u *Uplink) tryLogout(l logout) {
-	err := u.append(l.lane, l.user, &l.record, func(err error) {
+	err := u.append(l.lane, l.user, &l.record, func(_ int64, err error) {
 		if err != nil {
 			u.keepLogout(l)
 			return

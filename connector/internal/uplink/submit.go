@@ -41,7 +41,13 @@ type Sender struct {
 func (x *Sender) Enter(ctx context.Context) error {
 	e := x.record(envelope.KindLogin)
 	done := make(chan error, 1)
-	if err := x.u.append(x.lane, x.user, &e, func(err error) { done <- err }); err != nil {
+	acknowledged := func(offset int64, err error) {
+		if err == nil {
+			x.s.LoginAt(envelope.Position{Generation: x.u.cfg.Generation, Offset: offset})
+		}
+		done <- err
+	}
+	if err := x.u.append(x.lane, x.user, &e, acknowledged); err != nil {
 		return fmt.Errorf("append login: %w", err)
 	}
 	x.entered.Store(true)
@@ -59,7 +65,9 @@ func (x *Sender) Enter(ctx context.Context) error {
 // Leave writes the logout of a session that may be in the log.
 func (x *Sender) Leave() {
 	if x.entered.Load() {
-		x.u.logout(logout{x.lane, x.user, x.record(envelope.KindLogout)})
+		e := x.record(envelope.KindLogout)
+		e.Request = x.s.Progress().Proved
+		x.u.logout(logout{x.lane, x.user, e})
 	}
 }
 
@@ -136,9 +144,9 @@ func (x *Sender) sendReliable(f wire.Frame) {
 		x.numbers = newNumbers()
 	}
 	x.numbers.begin(f.To, at)
-	lanes := x.split(f.To, x.numbers.next)
-	for lane := range lanes {
-		if _, room := x.u.to.Lanes.Accepts(lane); !room {
+	shares := x.split(f.To, x.numbers.next)
+	for _, share := range shares {
+		if _, room := x.u.to.Lanes.Accepts(share.lane); !room {
 			x.unavailable(f.Reference, "the backlog of the receiver's queue is full")
 			return
 		}
@@ -155,32 +163,45 @@ func (x *Sender) sendReliable(f wire.Frame) {
 	}
 	e.Frame = frame(x.user, &f, &e)
 
-	a := &acceptance{x: x, size: len(e.Frame), id: e.ID, reference: f.Reference, left: len(lanes)}
+	a := &acceptance{x: x, size: len(e.Frame), id: e.ID, reference: f.Reference, left: len(shares)}
 	x.s.Begin(a.size)
 	taken := false
-	for lane, to := range lanes {
-		e.To = to
-		err := x.u.append(lane, to[0].User, &e, a.done)
+	for _, share := range shares {
+		e.To = share.to
+		err := x.u.append(share.lane, share.to[0].User, &e, func(_ int64, err error) { a.done(err) })
 		if err != nil {
 			a.done(err)
 			continue
 		}
 		taken = true
-		x.numbers.use(to, at)
+		x.numbers.use(share.to, at)
 	}
 	if taken {
 		x.numbers.groups++
 	}
 }
 
+// share is the receivers of a message in one lane.
+type share struct {
+	lane int
+	to   []envelope.Recipient
+}
+
 // split sorts receivers by lane.
-func (x *Sender) split(users []ident.UserID, next func(ident.UserID) uint64) map[int][]envelope.Recipient {
-	lanes := make(map[int][]envelope.Recipient, 1)
+func (x *Sender) split(users []ident.UserID, next func(ident.UserID) uint64) []share {
+	var shares []share
+	place := make(map[int]int, min(len(users), x.u.cfg.Lanes))
 	for _, user := range users {
 		lane := user.Lane(x.u.cfg.Lanes)
-		lanes[lane] = append(lanes[lane], envelope.Recipient{User: user, N: next(user)})
+		i, known := place[lane]
+		if !known {
+			i = len(shares)
+			place[lane] = i
+			shares = append(shares, share{lane: lane})
+		}
+		shares[i].to = append(shares[i].to, envelope.Recipient{User: user, N: next(user)})
 	}
-	return lanes
+	return shares
 }
 
 func frame(from ident.UserID, f *wire.Frame, e *envelope.Envelope) []byte {
@@ -229,21 +250,21 @@ func (a *acceptance) done(err error) {
 
 // sendFast publishes a message: one envelope for each lane that has receivers.
 func (x *Sender) sendFast(f wire.Frame) {
-	lanes := x.split(f.To, func(ident.UserID) uint64 { return 0 })
-	for lane := range lanes {
-		if heard, _ := x.u.to.Lanes.Accepts(lane); !heard {
+	shares := x.split(f.To, func(ident.UserID) uint64 { return 0 })
+	for _, share := range shares {
+		if heard, _ := x.u.to.Lanes.Accepts(share.lane); !heard {
 			x.unavailable(f.Reference, "nobody serves the receiver's queue")
 			return
 		}
 	}
 	x.numbers.groups++ // of group ids only; a number that is left out means nothing
 	e := x.message(&f)
-	for lane, to := range lanes {
-		e.To = to
-		err := x.u.publish(lane, &e, func(stream, n uint64) {
+	for _, share := range shares {
+		e.To = share.to
+		err := x.u.publish(share.lane, &e, func(stream, n uint64) {
 			e.Stream = stream
-			for i := range to {
-				to[i].N = n
+			for i := range e.To {
+				e.To[i].N = n
 			}
 			switch {
 			case f.ClientID != "":
@@ -287,7 +308,7 @@ func (x *Sender) close(f wire.Frame) {
 			}
 			x.s.Finish(0, nil)
 		}
-		if err := x.u.append(target.Lane(x.u.cfg.Lanes), target, &e, done); err != nil {
+		if err := x.u.append(target.Lane(x.u.cfg.Lanes), target, &e, func(_ int64, err error) { done(err) }); err != nil {
 			done(err)
 		}
 	}

@@ -50,11 +50,12 @@ type Network interface {
 
 // Config says whose messages these are. Every field is needed.
 type Config struct {
-	Domain    string
-	Connector ident.Connector
-	Lanes     int
-	Log       *slog.Logger
-	Metrics   prometheus.Registerer
+	Domain     string
+	Connector  ident.Connector
+	Generation uint32 // of the log
+	Lanes      int
+	Log        *slog.Logger
+	Metrics    prometheus.Registerer
 }
 
 // Deps is where messages go.
@@ -99,11 +100,11 @@ func (u *Uplink) Open(s *session.Session, id uint64, user ident.UserID, features
 }
 
 // append is Log.Append, counted, so that Settled knows what is under way.
-func (u *Uplink) append(lane int, user ident.UserID, e *envelope.Envelope, done func(error)) error {
+func (u *Uplink) append(lane int, user ident.UserID, e *envelope.Envelope, done func(offset int64, err error)) error {
 	u.under.add(1)
 	size := len(e.Frame) + len(e.Reference) + 64*len(e.To) + 256
-	err := u.to.Log.Append(lane, string(user), e.Append(make([]byte, 0, size)), func(_ int64, err error) {
-		done(err)
+	err := u.to.Log.Append(lane, string(user), e.Append(make([]byte, 0, size)), func(offset int64, err error) {
+		done(offset, err)
 		u.under.add(-1)
 	})
 	if err != nil {

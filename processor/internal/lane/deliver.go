@@ -105,9 +105,7 @@ func (s *State) answered(a *delivery.Answers, fx *Effects) {
 		return
 	}
 	if a.Joined {
-		for i := range a.Sessions {
-			s.adopt(a.Connector, &a.Sessions[i], fx)
-		}
+		s.joined(a, fx)
 	}
 	for _, p := range a.Progress {
 		if sn := s.sessions[p.Session]; sn != nil && sn.target != nil && sn.connector == a.Connector {
@@ -244,7 +242,7 @@ func (s *State) owedToOthers(it *item) bool {
 		if it.pos.Before(t.l) {
 			continue
 		}
-		if t.cursor.Before(it.pos) {
+		if !t.sent(it.pos) {
 			return true
 		}
 		for _, sn := range it.flights {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -288,6 +289,9 @@ func (d *Driver) allJoined(joined map[ident.Connector]bool) bool {
 }
 
 func (d *Driver) announce(joining bool) {
+	if alive, _ := d.Connectors.Alive(); !joining {
+		joining = slices.ContainsFunc(d.state.Unadopted(), func(c ident.Connector) bool { return slices.Contains(alive, c) })
+	}
 	a := delivery.Announcement{
 		Lane:    d.lane.Number(),
 		Epoch:   envelope.Position{Generation: d.Generation, Offset: d.epoch},

@@ -90,11 +90,17 @@ func (s *State) targetRows(t *target, e *RowsRead, fx *Effects) {
 		if sn == nil {
 			return // goes on with the next proof
 		}
+		landed := t.sent(row.Pos)
 		it := s.fromRow(t.user, row, fx)
-		if it != nil && !it.deleted && !it.inFlightTo(t) {
+		t.cursor = row.Pos
+		switch {
+		case it == nil || it.deleted || it.inFlightTo(t):
+		case landed: // proved while the lane had no owner
+			it.proved = true
+			s.finish(it, fx)
+		default:
 			s.send(sn, it, false, fx)
 		}
-		t.cursor = row.Pos
 	}
 	if !e.More && t.user.storing == 0 && t.user.stored == t.overtake {
 		t.behind = false

@@ -57,12 +57,32 @@ func (s *State) attach(sn *session, l envelope.Position, fx *Effects) {
 	s.catching[t] = true
 }
 
-// adopt takes over a session that an earlier owner of the lane has served.
+// joined takes over the sessions of one connector. Those that it does not name
+// are gone, whatever the log says of them.
+func (s *State) joined(a *delivery.Answers, fx *Effects) {
+	named := make(map[uint64]bool, len(a.Sessions))
+	for i := range a.Sessions {
+		named[a.Sessions[i].Session] = true
+		s.adopt(a.Connector, &a.Sessions[i], fx)
+	}
+	for _, sn := range s.sessions {
+		if sn.connector == a.Connector && sn.target == nil && !named[sn.id] {
+			sn.gone = true
+		}
+	}
+}
+
+// adopt takes over a session that an earlier owner of the lane has served. One
+// whose login the log has not acknowledged to its connector yet must wait: where
+// it begins is not known, or its login record comes after the epoch.
 func (s *State) adopt(c ident.Connector, state *delivery.SessionState, fx *Effects) {
 	if known := s.sessions[state.Session]; known != nil && (known.target != nil || known.user.id != state.User) {
 		return
 	}
 	l := state.L
+	if l == (envelope.Position{}) && !state.Features.Has(envelope.FeaturePush) {
+		return
+	}
 	u := s.user(state.User)
 	sn := &session{
 		id: state.Session, user: u, connector: c, features: state.Features,
@@ -74,6 +94,9 @@ func (s *State) adopt(c ident.Connector, state *delivery.SessionState, fx *Effec
 	s.attach(sn, l, fx)
 	t := sn.target
 	t.behind = true
+	if !u.one { // where sessions share, the order of one says nothing about what another has got
+		t.landed = state.Last
+	}
 	for _, f := range state.Unproved {
 		if f.ID == (ident.MessageID{}) {
 			continue
@@ -87,9 +110,6 @@ func (s *State) adopt(c ident.Connector, state *delivery.SessionState, fx *Effec
 		sn.flights = append(sn.flights, &flight{d: f.D, item: it, fetch: fetched, since: s.now})
 		sn.bytes += it.size
 		it.flights = append(it.flights, sn)
-		if !fetched && t.cursor.Before(f.Pos) {
-			t.cursor = f.Pos
-		}
 	}
 	if s.started && !u.announced.Connected {
 		// Said to be gone meanwhile: a login record corrects it, in the log's order.
@@ -121,7 +141,7 @@ func (s *State) endSession(sn *session, fx *Effects) {
 	if t == nil {
 		return
 	}
-	sn.target = nil
+	sn.target, sn.gone = nil, true
 	t.sessions = slices.DeleteFunc(t.sessions, func(other *session) bool { return other == sn })
 	flights := sn.flights
 	sn.flights, sn.fetch, sn.fetches, sn.bytes = nil, nil, nil, 0
@@ -160,9 +180,14 @@ func (s *State) handOver(t *target, flights []*flight, fx *Effects) {
 	s.catching[t] = true
 }
 
+// sent says whether the message at a position has gone out to the target.
+func (t *target) sent(pos envelope.Position) bool {
+	return !t.cursor.Before(pos) || !t.landed.Before(pos)
+}
+
 // rewind makes the target read its rows again from a position on.
 func (t *target) rewind(pos envelope.Position) {
-	t.behind = true
+	t.behind, t.landed = true, envelope.Position{}
 	pos.Offset--
 	if pos.Before(t.cursor) {
 		t.cursor = pos
@@ -187,6 +212,9 @@ func (u *user) provedBefore() envelope.Position {
 	var before envelope.Position
 	for i, t := range u.targets {
 		low := t.cursor
+		if low.Before(t.landed) {
+			low = t.landed
+		}
 		low.Offset++
 		for _, sn := range t.sessions {
 			for _, f := range sn.flights {

@@ -65,7 +65,8 @@ type user struct {
 type target struct {
 	user     *user
 	l        envelope.Position // records before it are brought by fetches only
-	cursor   envelope.Position // everything owed up to here has been sent
+	cursor   envelope.Position // everything owed up to here has been sent, or found to be
+	landed   envelope.Position // what an earlier owner has sent up to here and is not in flight was proved
 	behind   bool
 	reading  uint64 // serial of the read under way; 0: none
 	overtake uint64 // user.stored when that read was asked for
@@ -80,6 +81,7 @@ type session struct {
 	features  envelope.Features
 	target    *target // nil: gone, or not adopted yet
 
+	gone             bool // its connector does not know it any more
 	d, taken, proved uint64
 	flights          []*flight // ascending d, those above proved
 	bytes            int       // of the frames in flight
@@ -184,6 +186,18 @@ func (s *State) Idle() bool { return len(s.log.pending) == 0 }
 
 // Sessions is the number of sessions that the lane knows.
 func (s *State) Sessions() int { return len(s.sessions) }
+
+// Unadopted returns the connectors of sessions that logged in before this
+// owner's time and whose numbers their connectors have not told yet.
+func (s *State) Unadopted() []ident.Connector {
+	var list []ident.Connector
+	for _, sn := range s.sessions {
+		if sn.target == nil && !sn.gone && !slices.Contains(list, sn.connector) {
+			list = append(list, sn.connector)
+		}
+	}
+	return list
+}
 
 // Behind is the number of targets with records waiting in the mailbox.
 func (s *State) Behind() int {

@@ -151,12 +151,12 @@ func (s *State) offer(it *item, fx *Effects) {
 		switch {
 		case it.pos.Before(t.l):
 			continue // brought by fetches only
-		case !t.cursor.Before(it.pos) && len(it.flights) > 0:
+		case t.sent(it.pos) && len(it.flights) > 0:
 			continue // sent by an earlier owner, and not proved yet
-		case !t.cursor.Before(it.pos) && !it.user.one:
+		case t.sent(it.pos) && !it.user.one:
 			it.proved = true // sent by an earlier owner, in order: what is not in flight has landed
 			continue
-		case !t.cursor.Before(it.pos):
+		case t.sent(it.pos):
 			// Sent by an earlier owner to one of several sessions, and perhaps lost.
 			t.rewind(it.pos)
 			owed, store = true, true

@@ -1,0 +1,92 @@
+# What people do in this repository. Everything needs Go and make; what needs more says so.
+
+MODULES := connector metaserver pkg processor standalone
+BIN     := $(CURDIR)/bin
+
+# Arguments of the program, such as: make run ARGS='--data /var/lib/linker --host 127.0.0.1'
+ARGS ?=
+# The race detector needs cgo and a C compiler. auto: if it works here; yes: it must; no: without.
+RACE ?= auto
+# Further flags of go test.
+TESTFLAGS ?=
+# How long each fuzz target runs.
+FUZZTIME ?= 30s
+
+GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# A checkout without git, or one that git does not trust, builds as well.
+export GOFLAGS := $(strip $(shell go env GOFLAGS) -buildvcs=false)
+
+.DEFAULT_GOAL := build
+
+# One domain in one process; Ctrl-C drains and ends it.
+.PHONY: run
+run: build
+	@exec $(BIN)/standalone $(ARGS)
+
+.PHONY: build
+build:
+	@go build -o $(BIN)/standalone ./standalone
+
+# Vet with the flags of the tests, so that both compile everything just once. -count=1: the tests
+# of the architecture look at all modules, and the cache of test results does not know that.
+.PHONY: test
+test:
+	@if .ci/race '$(RACE)'; then race=-race; elif [ $$? -eq 2 ]; then race=; else exit 1; fi; \
+	go vet $$race work && go test -count=1 $$race $(TESTFLAGS) work
+
+# What CI asks for besides the tests.
+.PHONY: check
+check: format vet lint modules tidy size
+
+.PHONY: format
+format:
+	@unformatted=$$(gofmt -l $(MODULES) .ci docs) && if [ -n "$$unformatted" ]; then echo "gofmt -w is needed by:"; echo "$$unformatted"; exit 1; fi
+
+.PHONY: vet
+vet:
+	go vet work
+	go fix -diff work
+
+.PHONY: lint
+lint: $(BIN)/tools
+	@unformatted=$$($(BIN)/gofumpt -l $(MODULES) .ci) && if [ -n "$$unformatted" ]; then echo "gofumpt -w is needed by:"; echo "$$unformatted"; exit 1; fi
+	$(BIN)/staticcheck work
+
+$(BIN)/tools: Makefile
+	GOBIN=$(BIN) go install $(GOFUMPT)
+	GOBIN=$(BIN) go install $(STATICCHECK)
+	@touch $@
+
+# Each module builds without the workspace, as it does in an image of its own.
+.PHONY: modules
+modules:
+	@for m in $(MODULES); do echo "GOWORK=off go build ./$$m/..." && (cd $$m && GOWORK=off go build ./...) || exit 1; done
+
+# The module files say what the code needs, and agree with each other.
+.PHONY: tidy
+tidy:
+	@for m in $(MODULES); do (cd $$m && GOWORK=off go mod tidy -diff) || exit 1; done
+	@copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && cp -r go.work go.work.sum $(MODULES) "$$copy" && \
+	(cd "$$copy" && go work sync) && for m in $(MODULES); do diff -u $$m/go.mod "$$copy/$$m/go.mod" || exit 1; done
+
+# What has grown beyond the sizes that the style guide names; a report, no verdict.
+.PHONY: size
+size:
+	@.ci/size $(MODULES)
+
+.PHONY: fuzz
+fuzz:
+	@grep -rnoE '^func Fuzz[A-Za-z0-9_]+' --include='*_test.go' $(MODULES) | sed -E 's|/[^/:]+:[0-9]+:func | |' | sort | \
+	while read -r dir target; do echo "fuzz $$dir $$target for $(FUZZTIME)"; \
+	go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$dir" || exit 1; done
+
+.PHONY: cover
+cover:
+	go test -count=1 -coverpkg=work -coverprofile=$(BIN)/cover.out work
+	@go tool cover -func=$(BIN)/cover.out | tail -1
+
+.PHONY: clean
+clean:
+	rm -rf $(BIN)

@@ -454,7 +454,7 @@ func TestALogoutIsRepeatedUntilTheLogHasIt(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { u.Run(ctx) })
-		x := u.Open(nil, 7, "ANZ-2", 0)
+		x := u.Open(new(session.Session), 7, "ANZ-2", 0)
 		go func() { (<-b.records).done(1, nil) }()
 		if err := x.Enter(ctx); err != nil {
 			t.Fatal(err)

@@ -1,40 +1,9 @@
 package wire
 
 import (
-	"iter"
-	"math"
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
-)
-
-// The members that matter, by their place in topNames and dataNames.
-const (
-	topType = iota
-	topData
-	topReference
-	topFeature
-	topConfirmation
-	topID
-	topCount
-)
-
-const (
-	dataAppID = iota
-	dataUserID
-	dataToken
-	dataFeatures
-	dataTo
-	dataContent
-	dataID
-	dataCount
-	dataUpTo
-	dataFields
-)
-
-var (
-	topNames  = [topCount]string{"type", "data", "reference", "feature", "confirmationEnabled", "id"}
-	dataNames = [dataFields]string{"appId", "userId", "token", "features", "to", "content", "id", "count", "upTo"}
 )
 
 // scanner reads a frame in one pass over its bytes (RFC 8259). It checks the
@@ -57,7 +26,7 @@ func (s *scanner) scan() *Problem {
 	case s.peek() != '{':
 		s.fail("expected a JSON object")
 	default:
-		s.object(1, topNames[:], s.top[:])
+		s.object(1, scopeTop, s.top[:])
 		s.space()
 		if s.wrong == "" && s.i < len(s.b) {
 			s.fail("expected nothing behind the object")
@@ -102,9 +71,9 @@ func (s *scanner) space() {
 	}
 }
 
-// object reads an object at the given depth. Members whose names are listed go
-// into the value of the same place; the first one counts.
-func (s *scanner) object(depth int, names []string, into []value) {
+// object reads an object at the given depth. Members that matter go into the
+// value of their place; the first one counts.
+func (s *scanner) object(depth int, of scope, into []value) {
 	if depth > MaxNesting {
 		s.fail("nested too deep, expected at most " + strconv.Itoa(MaxNesting) + " levels")
 		return
@@ -124,7 +93,7 @@ func (s *scanner) object(depth int, names []string, into []value) {
 		if s.wrong != "" {
 			return
 		}
-		place := find(names, key)
+		place := of.find(key)
 		s.space()
 		if s.peek() != ':' {
 			s.fail("expected ':'")
@@ -132,9 +101,9 @@ func (s *scanner) object(depth int, names []string, into []value) {
 		}
 		s.i++
 		s.space()
-		v := s.member(depth, depth == 1 && place == topData)
+		v := s.member(depth, of == scopeTop && place == topData)
 		if place >= 0 {
-			s.keep(names, into, place, v)
+			s.keep(key, &into[place], v)
 		}
 		if s.next('}') {
 			return
@@ -149,17 +118,17 @@ func (s *scanner) member(depth int, isData bool) value {
 		return s.value(depth + 1)
 	}
 	start := s.i
-	s.object(depth+1, dataNames[:], s.data[:])
+	s.object(depth+1, scopeData, s.data[:])
 	return value{kind: kindObject, raw: s.b[start:s.i]}
 }
 
-func (s *scanner) keep(names []string, into []value, place int, v value) {
-	if into[place].kind == kindNone {
-		into[place] = v
+func (s *scanner) keep(key value, into *value, v value) {
+	if into.kind == kindNone {
+		*into = v
 		return
 	}
 	if s.duplicate == "" {
-		s.duplicate = names[place]
+		s.duplicate = key.text()
 	}
 }
 
@@ -180,28 +149,6 @@ func (s *scanner) next(end byte) bool {
 	}
 }
 
-func find(names []string, key value) int {
-	if len(names) == 0 || key.surrogate {
-		return -1
-	}
-	if key.escaped {
-		text := key.text()
-		for i, name := range names {
-			if name == text {
-				return i
-			}
-		}
-		return -1
-	}
-	inner := key.inner()
-	for i, name := range names {
-		if name == string(inner) {
-			return i
-		}
-	}
-	return -1
-}
-
 // value reads any value; one that nests stands at the given depth.
 func (s *scanner) value(depth int) value {
 	start := s.i
@@ -211,7 +158,7 @@ func (s *scanner) value(depth int) value {
 		return s.str()
 	case c == '{':
 		kind = kindObject
-		s.object(depth, nil, nil)
+		s.object(depth, scopeOther, nil)
 	case c == '[':
 		kind = kindArray
 		s.array(depth)
@@ -368,133 +315,4 @@ func hex4(b []byte, i int) (rune, bool) {
 		}
 	}
 	return r, true
-}
-
-type kind uint8
-
-const (
-	kindNone kind = iota // not there
-	kindNull
-	kindTrue
-	kindFalse
-	kindNumber
-	kindString
-	kindArray
-	kindObject
-)
-
-// value is where a value stands in the input, which is known to be well formed.
-type value struct {
-	kind      kind
-	raw       []byte // quotes included
-	escaped   bool   // of a string: holds escape sequences
-	nul       bool   // of a string: holds U+0000
-	surrogate bool   // of a string: holds half of a surrogate pair
-}
-
-func (v value) absent() bool { return v.kind == kindNone || v.kind == kindNull }
-
-func (v value) inner() []byte { return v.raw[1 : len(v.raw)-1] }
-
-// text returns what a string says.
-func (v value) text() string {
-	if !v.escaped {
-		return string(v.inner())
-	}
-	in := v.inner()
-	out := make([]byte, 0, len(in))
-	for i := 0; i < len(in); {
-		if in[i] != '\\' {
-			out = append(out, in[i])
-			i++
-			continue
-		}
-		i++
-		switch in[i] {
-		case 'b':
-			out = append(out, '\b')
-		case 'f':
-			out = append(out, '\f')
-		case 'n':
-			out = append(out, '\n')
-		case 'r':
-			out = append(out, '\r')
-		case 't':
-			out = append(out, '\t')
-		case 'u':
-			r, _ := hex4(in, i+1)
-			i += 4
-			if low, ok := hex4(in, i+3); utf16.IsSurrogate(r) && ok && in[i+1] == '\\' && in[i+2] == 'u' {
-				if pair := utf16.DecodeRune(r, low); pair != utf8.RuneError {
-					r = pair
-					i += 6
-				}
-			}
-			out = utf8.AppendRune(out, r)
-		default: // '"', '\\', '/'
-			out = append(out, in[i])
-		}
-		i++
-	}
-	return string(out)
-}
-
-// name returns what a string says if it can name something: no U+0000, no half
-// of a surrogate pair, at most so many characters.
-func (v value) name(most int) (string, bool) {
-	if v.kind != kindString || v.nul || v.surrogate {
-		return "", false
-	}
-	text := v.text()
-	return text, utf8.RuneCountInString(text) <= most
-}
-
-// whole returns a number that is written as digits only; one beyond the range
-// is the largest.
-func (v value) whole() (uint64, bool) {
-	if v.kind != kindNumber {
-		return 0, false
-	}
-	var n uint64
-	for _, c := range v.raw {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		if n > (math.MaxUint64-9)/10 {
-			return math.MaxUint64, allDigits(v.raw)
-		}
-		n = n*10 + uint64(c-'0')
-	}
-	return n, true
-}
-
-func allDigits(b []byte) bool {
-	for _, c := range b {
-		if c < '0' || c > '9' {
-			return false
-		}
-	}
-	return true
-}
-
-// elements yields the elements of an array.
-func (v value) elements() iter.Seq[value] {
-	return func(yield func(value) bool) {
-		s := scanner{b: v.raw}
-		s.i++
-		s.space()
-		for s.peek() != ']' {
-			if !yield(s.value(1)) || s.next(']') {
-				return
-			}
-		}
-	}
-}
-
-// describe is the value as an error message shows it.
-func (v value) describe() string {
-	if v.kind == kindNone {
-		return "missing"
-	}
-	return clip(string(v.raw))
 }

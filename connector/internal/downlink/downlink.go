@@ -186,13 +186,13 @@ func (d *Downlink) deliver(l *lane, it *delivery.Item, to delivery.Target) (urge
 	case session.Again:
 		l.answers.add(s, true, false)
 		return true
-	default:
-		if it.Kind == delivery.KindFast {
-			return false
-		}
-		l.answers.add(s, advanced, false)
-		return advanced
+	case session.Taken, session.Duplicate:
 	}
+	if it.Kind == delivery.KindFast {
+		return false
+	}
+	l.answers.add(s, advanced, false)
+	return advanced
 }
 
 // announcement takes what the owner of a lane says every second.

@@ -594,8 +594,12 @@ func TestStateTellsANewOwnerEverything(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		features envelope.Features
-		l        envelope.Position
-	}{{0, pos(9)}, {envelope.FeaturePush, envelope.Position{}}} {
+		l, last  envelope.Position
+		fetched  uint64
+	}{
+		{features: 0, l: pos(9), fetched: 1},
+		{features: envelope.FeaturePush, last: pos(1)}, // to which nothing is fetched
+	} {
 		s := newSession(&Env{}, &socket{})
 		s.Register(Identity{ID: 7, User: "ANZ-1", Features: test.features})
 		s.LoggedIn(pos(9))
@@ -606,14 +610,14 @@ func TestStateTellsANewOwnerEverything(t *testing.T) {
 			t.Fatal(err)
 		}
 		want, err := json.Marshal(delivery.SessionState{
-			Progress: delivery.Progress{Session: 7, Taken: 1}, User: "ANZ-1", L: test.l, Features: test.features,
+			Progress: delivery.Progress{Session: 7, Taken: 1}, User: "ANZ-1", L: test.l, Last: test.last, Features: test.features,
 			Unproved: []delivery.Unproved{{D: 1, Pos: pos(1), ID: id(4)}},
 		})
 		if err != nil || string(got) != string(want) {
 			t.Errorf("got %s\nwant %s", got, want)
 		}
-		if s.FetchedFrames() != 1 {
-			t.Errorf("%d fetched frames, want 1", s.FetchedFrames())
+		if got := s.FetchedFrames(); got != test.fetched {
+			t.Errorf("%d fetched frames, want %d", got, test.fetched)
 		}
 	}
 }

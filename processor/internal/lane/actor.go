@@ -103,7 +103,7 @@ func (d *Driver) tick() {
 
 // periodic commits what is settled, as long as this process is the owner.
 func (d *Driver) periodic(now time.Time, c *committer) error {
-	d.lag.settled.Store(d.state.Low())
+	d.lag.settledTo(d.state.Low())
 	if !d.lane.Healthy() {
 		return errNotOwner
 	}
@@ -210,21 +210,50 @@ func (d *Driver) publishMetrics() {
 	m.oldest.WithLabelValues(d.label).Set(d.state.Oldest().Seconds())
 }
 
-// lagMeter estimates how much of the log is not settled.
+// lagMeter knows how much of the log is not settled: exactly for what was read,
+// and by the size of the latest records for what was not.
 type lagMeter struct {
 	next    atomic.Int64 // the log's end
 	settled atomic.Int64
+	read    atomic.Int64 // the offset behind the last record that was read
 	size    atomic.Int64 // of a record, smoothed
+	held    atomic.Int64 // bytes of the records that were read and are not settled
+
+	sizes []recordSize // of those records, in order; owned by the actor
+}
+
+type recordSize struct {
+	offset int64
+	bytes  int
 }
 
 func (l *lagMeter) seen(r *kafka.Record) {
 	const weight = 64
+	bytes := len(r.Key) + len(r.Value)
 	size := l.size.Load()
-	l.size.Store(size + (int64(len(r.Key)+len(r.Value))-size)/weight)
+	l.size.Store(size + (int64(bytes)-size)/weight)
+	l.sizes = append(l.sizes, recordSize{r.Offset, bytes})
+	l.held.Add(int64(bytes))
+	l.read.Store(r.Offset + 1)
+}
+
+// settledTo notes that every record below low is settled.
+func (l *lagMeter) settledTo(low int64) {
+	n := 0
+	for n < len(l.sizes) && l.sizes[n].offset < low {
+		l.held.Add(-int64(l.sizes[n].bytes))
+		n++
+	}
+	l.sizes = l.sizes[n:]
+	l.settled.Store(low)
 }
 
 func (l *lagMeter) records() int64 { return max(l.next.Load()-l.settled.Load(), 0) }
-func (l *lagMeter) bytes() int64   { return l.records() * max(l.size.Load(), 1) }
+
+func (l *lagMeter) bytes() int64 {
+	unread := max(l.next.Load()-max(l.read.Load(), l.settled.Load()), 0)
+	return l.held.Load() + unread*max(l.size.Load(), 1)
+}
 
 // committer commits offsets one after another, off the actor's path.
 type committer struct {

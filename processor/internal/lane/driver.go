@@ -21,7 +21,7 @@ import (
 // Limits and rhythms of a driver.
 const (
 	tickEvery     = 100 * time.Millisecond // also how often offsets are committed
-	announceEvery = time.Second
+	announceEvery = 500 * time.Millisecond
 	saveEvery     = time.Second
 	expireEvery   = time.Hour
 	joinEvery     = 250 * time.Millisecond

@@ -1,0 +1,470 @@
+package lane_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/linkerhq/linker/pkg/delivery"
+	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/mailbox"
+	"github.com/linkerhq/linker/pkg/topology"
+	"github.com/linkerhq/linker/processor/internal/lane"
+)
+
+// bench is a State with nothing around it: a test feeds events and looks at the
+// effects, written down as short lines.
+type bench struct {
+	t      *testing.T
+	state  *lane.State
+	now    time.Time
+	offset int64
+	fx     lane.Effects
+}
+
+var (
+	c1    = ident.Connector{Name: "c1", Incarnation: ident.Incarnation{1}}
+	begin = time.Unix(1_700_000_000, 0)
+)
+
+// newBench returns the bench of an owner whose epoch record is offset 0.
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	net, err := topology.New(1, topology.Network{
+		Domains: []topology.Domain{{Name: "d", URLs: []string{"ws://127.0.0.1:1"}}},
+		Apps: []topology.App{
+			{Name: "A", AppID: "a", Master: "A-0"}, {Name: "B", AppID: "b", Master: "B-0"},
+			{Name: "O", AppID: "o", Master: "O-0", MasterOne: true},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{t: t, now: begin}
+	b.state = lane.New(lane.Config{Domain: "d", Generation: 1, Network: net}, lane.NewMetrics(prometheus.NewRegistry()), begin)
+	b.record(envelope.Envelope{Kind: envelope.KindEpoch})
+	return b
+}
+
+// step feeds one event and returns what is to be done, a line an effect.
+func (b *bench) step(e lane.Event) string {
+	b.state.Step(b.now, e, &b.fx)
+	defer b.fx.Reset()
+	return describe(&b.fx)
+}
+
+func (b *bench) record(e envelope.Envelope) string {
+	b.offset++
+	return b.step(&lane.RecordRead{Offset: b.offset - 1, Envelope: &e})
+}
+
+func (b *bench) message(from, user ident.UserID, n uint64, confirm bool) string {
+	return b.record(msg(from, user, n, confirm))
+}
+
+func msg(from, user ident.UserID, n uint64, confirm bool) envelope.Envelope {
+	return envelope.Envelope{
+		Kind: envelope.KindMessage, From: from, Stream: 5, Confirm: confirm, Reference: "ref",
+		ID: ident.StreamMessageID(5, user, n), To: []envelope.Recipient{{User: user, N: n}}, Frame: fmt.Appendf(nil, "m%d", n),
+	}
+}
+
+// login logs a session in and lets its presence be announced.
+func (b *bench) login(session uint64, user ident.UserID, features envelope.Features) {
+	b.t.Helper()
+	b.record(envelope.Envelope{Kind: envelope.KindLogin, To: []envelope.Recipient{{User: user}}, Session: session, Connector: c1, Features: features})
+	b.announce(user, 1)
+}
+
+func (b *bench) announce(user ident.UserID, n uint64) {
+	b.step(&lane.Loaded{User: user})
+	b.step(&lane.AnnouncedSaved{Announced: mailbox.Announced{User: user, N: n}})
+	b.step(&lane.Produced{Token: lane.Token{User: user, Presence: n}})
+}
+
+func (b *bench) prove(session, d uint64) string {
+	return b.step(&lane.Answered{Answers: &delivery.Answers{
+		Epoch: envelope.Position{Generation: 1}, Connector: c1, Progress: []delivery.Progress{{Session: session, Taken: d, Proved: d}},
+	}})
+}
+
+func (b *bench) after(d time.Duration) string {
+	b.now = b.now.Add(d)
+	return b.step(&lane.Ticked{})
+}
+
+func (b *bench) stored(user ident.UserID, offset int64) string {
+	return b.step(&lane.Stored{Keys: []mailbox.Key{{To: string(user), Pos: envelope.Position{Generation: 1, Offset: offset}}}})
+}
+
+func (b *bench) want(what, got, want string) {
+	b.t.Helper()
+	if got != want {
+		b.t.Errorf("%s:\n got %q\nwant %q", what, got, want)
+	}
+}
+
+func (b *bench) wantLow(low int64) {
+	b.t.Helper()
+	if got := b.state.Low(); got != low {
+		b.t.Errorf("lowest unsettled offset is %d, want %d", got, low)
+	}
+}
+
+func describe(fx *lane.Effects) string {
+	var lines []string
+	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	for _, d := range fx.Deliveries {
+		for _, to := range d.Item.Targets {
+			switch d.Item.Kind {
+			case delivery.KindFrame:
+				add("frame %d/%d %s", to.Session, to.D, clip(d.Item.Frame))
+			case delivery.KindFast:
+				add("fast %d %s token %d", to.Session, clip(d.Item.Frame), d.Item.Token)
+			case delivery.KindClose:
+				add("close %d", to.Session)
+			case delivery.KindLoggedIn:
+				add("logged in %d at %d", to.Session, d.Item.Pos.Offset)
+			}
+		}
+	}
+	for _, r := range fx.Put {
+		add("put %s@%d proved %v", r.To, r.Pos.Offset, r.Proved)
+	}
+	for _, k := range fx.Mark {
+		add("mark %s@%d", k.To, k.Pos.Offset)
+	}
+	for _, k := range fx.Delete {
+		add("delete %s@%d", k.To, k.Pos.Offset)
+	}
+	for _, r := range fx.Reads {
+		add("read %s after %d before %d limit %d", r.Query.To, r.Query.After.Offset, r.Query.Before.Offset, r.Query.Limit)
+	}
+	for _, c := range fx.Counts {
+		add("count %s after %d before %d", c.Query.To, c.Query.After.Offset, c.Query.Before.Offset)
+	}
+	for _, u := range fx.Loads {
+		add("load %s", u)
+	}
+	for _, a := range fx.Announce {
+		add("announce %s %v %d", a.User, a.Connected, a.N)
+	}
+	for _, p := range fx.Produce {
+		add("produce %s", p.Envelope.Kind)
+	}
+	for _, x := range fx.Bury {
+		add("bury @%d %s", x.Offset, x.Reason)
+	}
+	for _, f := range fx.Failures {
+		add("fail %s %s", f.User(), f.Frame)
+	}
+	return strings.Join(lines, "; ")
+}
+
+func clip(b []byte) string { return string(b[:min(len(b), 12)]) }
+
+func TestAMessageForALiveSessionGoesOutAndIsSettledByItsProof(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.login(7, "A-1", 0)
+	b.wantLow(2)
+	b.want("message", b.message("A-2", "A-1", 1, false), "frame 7/1 m1")
+	b.wantLow(2)
+	b.want("proof", b.prove(7, 1), "")
+	b.wantLow(3)
+}
+
+func TestTheConfirmationIsInTheLogBeforeTheMessageIsSettled(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.login(7, "A-1", 0)
+	b.message("A-2", "A-1", 1, true)
+	b.want("proof", b.prove(7, 1), "produce confirmation")
+	b.wantLow(2)
+	b.step(&lane.Produced{Token: lane.Token{Confirms: envelope.Position{Generation: 1, Offset: 2}, User: "A-1"}})
+	b.wantLow(3)
+}
+
+func TestAMessageForNobodyIsSettledWhenTheMailboxHasIt(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.want("message", b.message("A-2", "A-1", 1, false), "put A-1@1 proved false")
+	b.wantLow(1)
+	b.stored("A-1", 1)
+	b.wantLow(2)
+}
+
+func TestWhatIsNotProvedWithinASecondGoesToTheMailboxAndALateProofDeletesIt(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.login(7, "A-1", 0)
+	b.message("A-2", "A-1", 1, false)
+	b.want("after 0.9 s", b.after(900*time.Millisecond), "frame 7/1 m1") // not taken: sent again
+	b.want("after 1 s", b.after(100*time.Millisecond), "put A-1@2 proved false")
+	b.stored("A-1", 2)
+	b.wantLow(3)
+	b.want("late proof", b.prove(7, 1), "delete A-1@2")
+}
+
+func TestTheEndOfASessionFreesItsRowsAndStoresTheRest(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.login(7, "A-1", 0)
+	b.message("A-2", "A-1", 1, false)
+	got := b.step(&lane.Answered{Answers: &delivery.Answers{Epoch: envelope.Position{Generation: 1}, Connector: c1, Gone: []uint64{7}}})
+	b.want("gone", got, "put A-1@2 proved false")
+	b.want("next message", b.message("A-2", "A-1", 2, false), "put A-1@3 proved false")
+}
+
+func TestEverySessionGetsACopyAndTheSlowOneItsOwnRow(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.login(7, "A-1", 0)
+	b.login(8, "A-1", 0)
+	b.want("message", b.message("A-2", "A-1", 1, false), "frame 7/1 m1; frame 8/1 m1")
+	b.prove(7, 1)
+	b.wantLow(3)
+	b.want("after a second", b.after(time.Second), "frame 8/1 m1; put A-1@3 proved true")
+	b.stored("A-1", 3)
+	b.wantLow(4)
+	b.want("the other one's proof", b.prove(8, 1), "delete A-1@3")
+}
+
+func TestAMasterWithOneDeliveryGetsEachMessageOnOneSocket(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.login(7, "O-0", 0)
+	b.login(8, "O-0", 0)
+	b.want("first", b.message("O-2", "O-0", 1, false), "frame 7/1 m1")
+	b.want("second", b.message("O-2", "O-0", 2, false), "frame 8/1 m2")
+	b.want("the other gets what an ended one has not proved",
+		b.step(&lane.Answered{Answers: &delivery.Answers{Epoch: envelope.Position{Generation: 1}, Connector: c1, Gone: []uint64{7}}}), "frame 8/2 m1")
+}
+
+func TestAFullWindowMakesTheSessionBehindUntilItsRowsAreSent(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.login(7, "A-1", 0)
+	for n := range uint64(lane.WindowRecords) {
+		b.message("A-2", "A-1", n+1, false)
+	}
+	last := b.offset
+	b.want("one too many", b.message("A-2", "A-1", lane.WindowRecords+1, false), fmt.Sprintf("put A-1@%d proved false", last))
+	b.stored("A-1", last)
+	got := b.prove(7, lane.WindowRecords)
+	b.want("room again", got, fmt.Sprintf("read A-1 after %d before 0 limit 256", last-1))
+	b.want("while rows wait", b.message("A-2", "A-1", lane.WindowRecords+2, false), fmt.Sprintf("put A-1@%d proved false", last+1))
+}
+
+func TestADuplicateIsSettledAndNotDelivered(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.login(7, "A-1", 0)
+	b.message("A-2", "A-1", 1, false)
+	b.prove(7, 1)
+	b.want("again", b.message("A-2", "A-1", 1, false), "")
+	b.wantLow(4)
+	b.want("a number that was missing", b.message("A-2", "A-1", 3, false)+b.message("A-2", "A-1", 2, false), "frame 7/2 m3frame 7/3 m2")
+}
+
+func TestAuthorityIsCheckedAgainInTheLane(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	got := b.message("B-1", "A-1", 1, false)
+	if !strings.HasPrefix(got, "bury @1 FORBIDDEN_APP; fail B-1 ") {
+		t.Errorf("got %q", got)
+	}
+	b.wantLow(1)
+	b.step(&lane.Buried{Burial: lane.Burial{Offset: 1}})
+	b.wantLow(2)
+	if got := b.message("A-1", "Z-1", 1, false); !strings.HasPrefix(got, "bury @2 UNKNOWN_APP") {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestAnUndecodableRecordIsSettledWhenItsDeadLetterIsWritten(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.want("record", b.step(&lane.RecordRead{Offset: 1, Raw: []byte("?")}), "bury @1 UNDECODABLE")
+	b.wantLow(1)
+	b.step(&lane.Buried{Burial: lane.Burial{Offset: 1}})
+	b.wantLow(2)
+}
+
+func TestFastIsDeliveredToWhoIsThereAndProvedOnlyForAConfirmation(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	m := msg("A-2", "A-1", 1, false)
+	b.want("nobody there", b.step(&lane.FastArrived{Envelope: &m}), "")
+	b.login(7, "A-1", 0)
+	b.want("without", b.step(&lane.FastArrived{Envelope: &m}), "fast 7 m1 token 0")
+	m = msg("A-2", "A-1", 2, true)
+	b.want("with", b.step(&lane.FastArrived{Envelope: &m}), "fast 7 m2 token 1")
+	answer := &lane.Answered{Answers: &delivery.Answers{Epoch: envelope.Position{Generation: 1}, Connector: c1, FastProved: []uint64{1}}}
+	b.want("proof", b.step(answer), "produce confirmation")
+	b.want("a second proof", b.step(answer), "")
+}
+
+func TestCloseReachesOpenSessionsAndTellsOfAnAbsentTarget(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.login(7, "A-1", 0)
+	order := func(from, target ident.UserID) string {
+		return b.record(envelope.Envelope{Kind: envelope.KindClose, From: from, To: []envelope.Recipient{{User: target}}, Reference: "r"})
+	}
+	b.want("by the master", order("A-0", "A-1"), "close 7")
+	for _, c := range []struct {
+		from, target ident.UserID
+		code         string
+	}{{"A-0", "A-9", "NOT_CONNECTED"}, {"A-2", "A-1", "FORBIDDEN"}, {"B-0", "A-1", "FORBIDDEN"}} {
+		got := order(c.from, c.target)
+		if !strings.HasPrefix(got, "fail "+string(c.from)) || !strings.Contains(got, `"code":"`+c.code+`"`) || !strings.Contains(got, `"reference":"r"`) {
+			t.Errorf("%s closes %s: got %q, want %s", c.from, c.target, got, c.code)
+		}
+	}
+	b.wantLow(b.offset)
+}
+
+func TestPresenceIsAnnouncedForTheFirstLoginAndTheLastLogout(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	login := func(session uint64) string {
+		return b.record(envelope.Envelope{Kind: envelope.KindLogin, To: []envelope.Recipient{{User: "A-1"}}, Session: session, Connector: c1})
+	}
+	logout := func(session uint64) string {
+		return b.record(envelope.Envelope{Kind: envelope.KindLogout, To: []envelope.Recipient{{User: "A-1"}}, Session: session, Connector: c1})
+	}
+	b.want("first login", login(7), "logged in 7 at 1; load A-1")
+	b.want("loaded", b.step(&lane.Loaded{User: "A-1"}), "announce A-1 true 1")
+	b.want("saved", b.step(&lane.AnnouncedSaved{Announced: mailbox.Announced{User: "A-1", N: 1}}), "produce presence")
+	b.wantLow(1)
+	b.step(&lane.Produced{Token: lane.Token{User: "A-1", Presence: 1}})
+	b.wantLow(2)
+	b.want("second login", login(8), "logged in 8 at 2")
+	b.want("first logout", logout(7), "")
+	b.want("last logout", logout(8), "announce A-1 false 2")
+	b.wantLow(4)
+}
+
+func TestTheMasterItselfIsNeverAnnounced(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	got := b.record(envelope.Envelope{Kind: envelope.KindLogin, To: []envelope.Recipient{{User: "A-0"}}, Session: 7, Connector: c1})
+	b.want("login", got, "logged in 7 at 1")
+	b.wantLow(2)
+}
+
+func TestADeadConnectorIsWrittenIntoTheLogAndThenItsUsersAreGone(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.login(7, "A-1", 0)
+	b.want("dead", b.step(&lane.ConnectorDied{Connector: c1}), "produce connector_down")
+	b.want("still dead", b.step(&lane.ConnectorDied{Connector: c1}), "")
+	b.want("record", b.record(envelope.Envelope{Kind: envelope.KindConnectorDown, Connector: c1}), "announce A-1 false 2")
+	b.want("message", b.message("A-2", "A-1", 1, false), "put A-1@3 proved false")
+}
+
+func TestWhoDidNotComeBackIsGoneAtTheEpoch(t *testing.T) {
+	t.Parallel()
+	net, err := topology.New(1, topology.Network{
+		Domains: []topology.Domain{{Name: "d", URLs: []string{"ws://127.0.0.1:1"}}},
+		Apps:    []topology.App{{Name: "A", AppID: "a", Master: "A-0"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{t: t, now: begin, offset: 10}
+	before := envelope.Position{Generation: 1, Offset: 3}
+	b.state = lane.New(lane.Config{
+		Domain: "d", Generation: 1, Epoch: 10, Next: 10, Network: net,
+		Announced: []mailbox.Announced{{User: "A-1", Connected: true, N: 5, Pos: before}, {User: "A-2", Connected: true, N: 1, Pos: before}},
+	}, lane.NewMetrics(prometheus.NewRegistry()), begin)
+	b.step(&lane.Answered{Answers: &delivery.Answers{
+		Epoch: envelope.Position{Generation: 1, Offset: 10}, Connector: c1, Joined: true,
+		Sessions: []delivery.SessionState{{Progress: delivery.Progress{Session: 9}, User: "A-2", L: before}},
+	}})
+	b.want("epoch", b.record(envelope.Envelope{Kind: envelope.KindEpoch}), "announce A-1 false 6")
+}
+
+func TestFetchReadsPagesAndEndsWithWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for n := range uint64(3) {
+		b.message("A-2", "A-1", n+1, false)
+		b.stored("A-1", int64(n)+1)
+	}
+	b.login(7, "A-1", 0)
+	got := b.record(envelope.Envelope{Kind: envelope.KindFetch, To: []envelope.Recipient{{User: "A-1"}}, Session: 7, Connector: c1, Request: 1, Count: 2})
+	b.want("fetch", got, "read A-1 after 0 before 4 limit 2")
+	rows := make([]mailbox.Row, 2)
+	for i := range rows {
+		e := msg("A-2", "A-1", uint64(i)+1, false)
+		rows[i] = mailbox.Row{To: "A-1", Pos: envelope.Position{Generation: 1, Offset: int64(i) + 1}, ID: e.ID, Record: e.Append(nil)}
+	}
+	read := lane.Read{Purpose: lane.ForFetch, Query: mailbox.Query{To: "A-1"}, Session: 7, Serial: 1}
+	b.want("rows", b.step(&lane.RowsRead{Read: read, Rows: rows, More: true}), "frame 7/1 m1; frame 7/2 m2; count A-1 after 2 before 4")
+	count := lane.Count{Purpose: lane.ForFetch, Query: mailbox.Query{To: "A-1"}, Session: 7, Serial: 2}
+	b.want("count", b.step(&lane.Counted{Count: count, N: 1}), `frame 7/3 {"type":"FET`)
+	b.want("proof", b.prove(7, 3), "delete A-1@1; delete A-1@2")
+}
+
+func TestAPushSessionStartsWithWhatIsStored(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	got := b.record(envelope.Envelope{Kind: envelope.KindLogin, To: []envelope.Recipient{{User: "A-1"}}, Session: 7, Connector: c1, Features: envelope.FeaturePush})
+	b.want("login", got, "logged in 7 at 0; read A-1 after 0 before 0 limit 256; load A-1")
+	b.want("a message meanwhile", b.message("A-2", "A-1", 1, false), "put A-1@2 proved false")
+	b.stored("A-1", 2)
+	read := lane.Read{Purpose: lane.ForTarget, Query: mailbox.Query{To: "A-1"}, Session: 7, Serial: 1}
+	b.want("nothing, but overtaken", b.step(&lane.RowsRead{Read: read}), "read A-1 after 0 before 0 limit 256")
+	read.Serial = 2
+	b.want("nothing", b.step(&lane.RowsRead{Read: read}), "")
+	b.want("now it is live", b.message("A-2", "A-1", 2, false), "frame 7/1 m2")
+}
+
+func TestAnswersOfAnotherEpochAreIgnored(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.login(7, "A-1", 0)
+	b.message("A-2", "A-1", 1, false)
+	b.step(&lane.Answered{Answers: &delivery.Answers{
+		Epoch: envelope.Position{Generation: 1, Offset: 99}, Connector: c1, Progress: []delivery.Progress{{Session: 7, Taken: 1, Proved: 1}},
+	}})
+	b.wantLow(2)
+}
+
+func TestWhereALaneBegins(t *testing.T) {
+	t.Parallel()
+	at := func(offset int64) envelope.Position { return envelope.Position{Generation: 1, Offset: offset} }
+	for name, c := range map[string]struct {
+		first, next, committed int64
+		saved                  envelope.Position
+		found                  bool
+		from, handle           int64
+		mistake                string
+	}{
+		"a new lane":                             {next: 0, committed: -1},
+		"a new lane with records":                {next: 9, committed: -1},
+		"saved before the commit":                {next: 9, committed: 7, saved: at(5), found: true, from: 5, handle: 7},
+		"saved after the commit":                 {next: 9, committed: 5, saved: at(7), found: true, from: 7, handle: 7},
+		"saved before what the log retains":      {first: 6, next: 9, committed: 7, saved: at(5), found: true, from: 6, handle: 7},
+		"saved in an earlier generation":         {next: 3, committed: -1, saved: envelope.Position{Generation: 0, Offset: 500}, found: true},
+		"records removed before handled":         {first: 8, next: 9, committed: 7, mistake: "records were removed"},
+		"the topic was made anew":                {next: 3, committed: 7, mistake: "made anew"},
+		"the topic was made anew, and no commit": {next: 3, committed: -1, saved: at(7), found: true, mistake: "made anew"},
+	} {
+		from, handle, err := lane.StartAt(c.first, c.next, c.committed, c.saved, c.found, 1)
+		switch {
+		case c.mistake != "":
+			if err == nil || !strings.Contains(err.Error(), c.mistake) {
+				t.Errorf("%s: got %v, want %q", name, err, c.mistake)
+			}
+		case err != nil || from != c.from || handle != c.handle:
+			t.Errorf("%s: from %d, handle %d, %v; want %d, %d", name, from, handle, err, c.from, c.handle)
+		}
+	}
+}

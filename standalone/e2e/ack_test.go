@@ -36,6 +36,9 @@ func TestTheNumbersCountPerSocketAndOnlyWithAck(t *testing.T) {
 	a, b := newUser(), newUser()
 	store(t, shared, a, b, 3)
 	first, plain := shared.login(t, b, "ack"), shared.login(t, b)
+	if f := first.expect("MISSING_MESSAGES_AVAILABLE"); f.Seq != 0 || f.Data.Count != 3 {
+		t.Errorf("got %v, want 3 and no seq: it is not a delivery", f)
+	}
 	got, left := first.fetch(2)
 	numbers(t, got, 0, 2)
 	if left != 1 || got[0].Seq != 1 || got[1].Seq != 2 {

@@ -30,6 +30,7 @@ const (
 	patience = time.Second
 
 	probeInterval = time.Second
+	probeAgain    = 100 * time.Millisecond // after a look that failed
 	probeTimeout  = 2 * time.Second
 )
 
@@ -301,30 +302,32 @@ func (p *Producer) produce(ctx context.Context, topic string, partition int, rec
 	return res.BaseOffset, res.Error
 }
 
-// probe looks at the leaders of all lanes every second, so that Healthy knows
+// probe looks at the leaders of all lanes every second, sooner after an error, so that Healthy knows
 // about brokers that nobody has needed lately.
 func (p *Producer) probe(ctx context.Context) {
 	offsets := make([]kafka.OffsetRequest, len(p.queues))
 	for lane := range offsets {
 		offsets[lane] = kafka.LastOffsetOf(lane)
 	}
-	ticker := time.NewTicker(probeInterval)
-	defer ticker.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
 		epoch := p.client.epoch.Load()
 		err := p.probeOnce(ctx, offsets)
+		timer.Reset(probeInterval)
 		if err != nil {
+			timer.Reset(probeAgain)
 			p.client.renew(epoch)
 			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 		p.mu.Lock()
 		p.probed = err
 		p.mu.Unlock()
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
 	}
 }
 

@@ -311,7 +311,7 @@ func isConstantValue(v *ast.ValueSpec) bool {
 		case *ast.CompositeLit:
 		case *ast.CallExpr:
 			selector, is := e.Fun.(*ast.SelectorExpr)
-			if !is || !slices.Contains([]string{"New", "Errorf", "MustCompile"}, selector.Sel.Name) {
+			if !is || !slices.Contains([]string{"New", "Errorf", "MustCompile", "NewReplacer"}, selector.Sel.Name) {
 				return false
 			}
 		default:

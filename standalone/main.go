@@ -24,10 +24,13 @@ func main() {
 	context.AfterFunc(ctx, stop)
 	err := runStandalone(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "linker: "+err.Error())
+		fmt.Fprintln(os.Stderr, "linker: "+oneLine.Replace(err.Error()))
 		os.Exit(1)
 	}
 }
+
+// oneLine joins what several mistakes say.
+var oneLine = strings.NewReplacer(":\n", ": ", "\n", "; ")
 
 // runStandalone is the program but for the process around it.
 func runStandalone(ctx context.Context, args []string, stdout, stderr io.Writer) error {

@@ -53,6 +53,7 @@ func TestTheNumbersCountPerSocketAndOnlyWithAck(t *testing.T) {
 		t.Errorf("got %v, want no seq", f)
 	}
 	second := shared.login(t, b, "ack")
+	second.expect("MISSING_MESSAGES_AVAILABLE") // nothing was acknowledged
 	sender.say(b, "more", "")
 	if f := second.expectMessage(a, "more"); f.Seq != 1 {
 		t.Errorf("got %v, want seq 1", f)

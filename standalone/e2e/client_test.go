@@ -349,12 +349,17 @@ func (c *client) fetched() ([]*frame, int) {
 func (c *client) fetchUntil(enough func(got []*frame) bool) []*frame {
 	c.t.Helper()
 	var got []*frame
+	pause := time.NewTicker(20 * time.Millisecond)
+	defer pause.Stop()
 	for end := time.Now().Add(patience); !enough(got); {
 		if time.Now().After(end) {
 			c.t.Fatalf("%s: after many fetches there is only %v", c.user, got)
 		}
 		more, _ := c.fetch(2000)
 		got = append(got, more...)
+		if len(more) == 0 {
+			<-pause.C
+		}
 	}
 	return got
 }

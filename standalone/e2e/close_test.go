@@ -14,8 +14,8 @@ func TestTheMasterClosesAllSocketsOfAUser(t *testing.T) {
 	app, boss := newApp(t)
 	master, user := shared.login(t, boss), userOf(app)
 	bystander := shared.login(t, userOf(app))
-	targets := []*client{shared.login(t, user), shared.login(t, user, "ack"), shared.login(t, user, "push")}
 	master.expectPresence("USER_CONNECTED", bystander.user)
+	targets := []*client{shared.login(t, user), shared.login(t, user, "ack"), shared.login(t, user, "push")}
 	master.expectPresence("USER_CONNECTED", user)
 	master.send("%s", closing(user, "r"))
 	for _, c := range targets {

@@ -84,7 +84,7 @@ func TestASocketThatVanishesWithoutAGoodbyeIsAnnounced(t *testing.T) {
 	for name, vanish := range map[string]func(*rawSocket){
 		"closed": func(r *rawSocket) { _ = r.conn.Close() },
 		"reset":  func(r *rawSocket) { r.reset(t) },
-		"broken": func(r *rawSocket) { r.bytes(t, []byte{0xff, 0xff, 0xff, 0xff}) },
+		"broken": func(r *rawSocket) { r.bytes(t, masked(fin|0x40|opText, nil)) },
 	} {
 		user := userOf(app)
 		r := loginRaw(t, shared.WebsocketURL(), user)

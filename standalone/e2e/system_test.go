@@ -53,7 +53,7 @@ func runAll(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	program.dir = dir
+	binaryDir = dir
 	callback := httptest.NewServer(http.HandlerFunc(answerAuth))
 	defer callback.Close()
 	network := filepath.Join(dir, "network.yaml")

@@ -55,6 +55,7 @@ func (d *Driver) serve(ctx, work context.Context, handle int64) error {
 		case <-ctx.Done():
 			return d.giveUp(work, committer)
 		}
+		d.followNetwork()
 		for _, event := range d.inbox.take() {
 			d.step(event)
 		}
@@ -67,6 +68,7 @@ func (d *Driver) step(event Event) { d.state.Step(time.Now(), event, &d.fx) }
 
 // handle feeds a batch of records.
 func (d *Driver) handle(batch []kafka.Record, handle int64) {
+	d.followNetwork()
 	for i := range batch {
 		r := &batch[i]
 		d.lag.seen(r)
@@ -82,12 +84,18 @@ func (d *Driver) handle(batch []kafka.Record, handle int64) {
 	}
 }
 
-// tick lets time pass and looks for what has no event of its own.
-func (d *Driver) tick() {
+// followNetwork takes a new description of the network before anything is judged
+// by the old one: what connectors have accepted may rest on the new one.
+func (d *Driver) followNetwork() {
 	if network := d.Network.Current(); network != d.network {
 		d.network = network
 		d.step(&NetworkChanged{Network: network})
 	}
+}
+
+// tick lets time pass and looks for what has no event of its own.
+func (d *Driver) tick() {
+	d.followNetwork()
 	for _, c := range d.state.Connectors() {
 		if d.Connectors.Dead(c) {
 			d.step(&ConnectorDied{Connector: c})

@@ -257,15 +257,15 @@ func (s *State) fetchRows(sn *session, e *RowsRead, fx *Effects) {
 }
 
 // claimed says whether a stored row is on its way to somebody, so that a fetch
-// by sn passes it over: to sn itself; to a target that is owed it; or to another
-// fetch, for a while.
+// by sn passes it over: to sn itself; or to another session, for a while, since
+// that may never prove receipt.
 func (s *State) claimed(it *item, sn *session) bool {
 	for _, other := range it.flights {
 		if other == sn {
 			return true
 		}
 		for _, f := range other.flights {
-			if f.item == it && (!f.fetch || s.now.Sub(f.since) < ClaimFor) {
+			if f.item == it && s.now.Sub(f.since) < ClaimFor {
 				return true
 			}
 		}

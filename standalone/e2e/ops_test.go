@@ -1,0 +1,129 @@
+package e2e
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/linkerhq/linker/standalone/internal/stack"
+)
+
+func TestEveryServiceTellsHowItIs(t *testing.T) {
+	t.Parallel()
+	for name, url := range map[string]string{
+		"connector": shared.ConnectorURL(), "processor": shared.ProcessorURL(), "meta server": shared.MetaURL(),
+	} {
+		for _, path := range []string{"/healthz", "/readyz"} {
+			if code, body := get(t, url+path); code != http.StatusOK {
+				t.Errorf("%s%s: got %d %s", name, path, code, body)
+			}
+		}
+		code, body := get(t, url+"/metrics")
+		if code != http.StatusOK || !strings.Contains(body, "\nlinker_") || !strings.Contains(body, "\ngo_goroutines ") {
+			t.Errorf("%s/metrics: got %d and %d bytes", name, code, len(body))
+		}
+		for _, path := range []string{"/debug/pprof/", "/debug/vars"} {
+			if code, _ := get(t, url+path); code == http.StatusOK {
+				t.Errorf("%s%s is open", name, path)
+			}
+		}
+	}
+	code, page := get(t, shared.ConsoleURL())
+	if code != http.StatusOK || !strings.Contains(page, "<html") {
+		t.Errorf("the console: got %d and %d bytes", code, len(page))
+	}
+}
+
+func TestTheLinkPortIsNoWayInForClients(t *testing.T) {
+	t.Parallel()
+	for _, e := range shared.Endpoints() {
+		if e.Name != "link" {
+			continue
+		}
+		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(e.URL, "tcp://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		_, _ = conn.Write([]byte("GET /ws HTTP/1.1\r\nHost: x\r\n\r\n" + auth(newUser())))
+		var buf [1024]byte
+		n, err := conn.Read(buf[:])
+		if n > 0 || err == nil {
+			t.Errorf("it answered %q", buf[:n])
+		}
+	}
+}
+
+// readyz returns the status of a readiness check, 0 if there was no answer.
+func readyz(ctx context.Context, url string) int {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/readyz", nil)
+	if err != nil {
+		return 0
+	}
+	transport := new(http.Transport)
+	defer transport.CloseIdleConnections()
+	res, err := transport.RoundTrip(req)
+	if err != nil {
+		return 0
+	}
+	_ = res.Body.Close()
+	return res.StatusCode
+}
+
+func TestReadinessComesWithTheLanesAndGoesWithTheDrain(t *testing.T) {
+	t.Parallel()
+	s, err := newSystem(stack.Config{Data: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := make(chan int, 1) // the check waits until somebody serves
+	go func() { first <- readyz(t.Context(), s.ConnectorURL()) }()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	if got := <-first; got != http.StatusServiceUnavailable {
+		t.Errorf("at first: got %d, want 503", got)
+	}
+	eventually(t, "ready", func() bool { return readyz(t.Context(), s.ConnectorURL()) == http.StatusOK })
+	if got := readyz(t.Context(), s.ProcessorURL()); got != http.StatusOK {
+		t.Errorf("the processor: got %d while the connector is ready", got)
+	}
+	s.login(t, "ANZ-1").works()
+	stubborn := loginRaw(t, s.WebsocketURL(), "ANZ-2") // does not answer the close frame
+	cancel()
+	eventually(t, "draining", func() bool { return readyz(t.Context(), s.ConnectorURL()) == http.StatusServiceUnavailable })
+	if got := stubborn.closeCode(t); got != 1012 {
+		t.Errorf("got close code %d, want 1012", got)
+	}
+	_ = stubborn.conn.Close()
+	if err := <-ended; err != nil {
+		t.Errorf("the end: %v", err)
+	}
+}
+
+func TestPagesOfOtherOriginsStayOutWhereOriginsAreSet(t *testing.T) {
+	t.Parallel()
+	s := start(t, stack.Config{Origins: []string{"good.example"}, FrameLimit: 2048})
+	headers := map[string]string{"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg=="}
+	for origin, want := range map[string]int{"https://good.example": 101, "https://evil.example": 403, "null": 403} {
+		headers["Origin"] = origin
+		if got := handshake(t, s, "/ws", headers); got != want {
+			t.Errorf("%s: got %d, want %d", origin, got, want)
+		}
+	}
+	c := s.login(t, "ANZ-1") // without any Origin
+	c.say("ANZ-1", strings.Repeat("x", 1500), "")
+	c.expect("MESSAGE")
+	c.say("ANZ-1", strings.Repeat("x", 2048), "")
+	c.expectClosed(1009)
+}
+
+func TestTwoUsersTalkInABrowser(t *testing.T) {
+	t.Parallel()
+	browserTest(t, shared.ConsoleURL(), shared.WebsocketURL())
+}

@@ -3,6 +3,7 @@ module github.com/linkerhq/linker/standalone
 go 1.26.0
 
 require (
+	github.com/coder/websocket v1.8.15
 	github.com/linkerhq/linker/connector v0.0.0
 	github.com/linkerhq/linker/metaserver v0.0.0
 	github.com/linkerhq/linker/pkg v0.0.0
@@ -15,7 +16,6 @@ require (
 	github.com/antithesishq/antithesis-sdk-go v0.8.0-default-no-op // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
-	github.com/coder/websocket v1.8.15 // indirect
 	github.com/dustin/go-humanize v1.1.0 // indirect
 	github.com/google/go-tpm v0.9.8 // indirect
 	github.com/google/uuid v1.6.0 // indirect

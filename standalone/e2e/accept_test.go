@@ -26,18 +26,18 @@ func TestAMessageIsAcceptedWithItsReferenceAndID(t *testing.T) {
 
 func TestOnlySocketsThatWantToHearThatAMessageWasAccepted(t *testing.T) {
 	t.Parallel()
-	a, b := newUser(), newUser()
-	receiver := shared.login(t, b)
-	for _, c := range []*client{shared.login(t, a), shared.loginWithHints(t, a), shared.login(t, a, "push", "unknown")} {
-		c.say(b, "x", "r")
-		receiver.expectMessage(a, "x")
+	receiver := shared.login(t, newUser())
+	for _, c := range []*client{
+		shared.login(t, newUser()), shared.loginWithHints(t, newUser()), shared.login(t, newUser(), "push", "unknown"),
+	} {
+		c.say(receiver.user, "x", "r")
+		receiver.expectMessage(c.user, "x")
+		c.expectConfirmation("r")
 	}
-	for _, c := range []*client{shared.login(t, a), shared.login(t, a, "accept")} {
-		c.sayFast(b, "fast", "r")
-		receiver.expectMessage(a, "fast")
-		if f := c.expect("MESSAGE_CONFIRMATION"); f.Data.Reference != "r" {
-			t.Errorf("got %v: FAST is never durable, so never accepted", f)
-		}
+	for _, c := range []*client{shared.login(t, newUser()), shared.login(t, newUser(), "accept")} {
+		c.sayFast(receiver.user, "fast", "r")
+		receiver.expectMessage(c.user, "fast")
+		c.expectConfirmation("r") // FAST is never durable, so never accepted
 	}
 }
 

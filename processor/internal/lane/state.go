@@ -97,7 +97,7 @@ type session struct {
 type flight struct {
 	d     uint64
 	item  *item
-	fetch bool // brought by a fetch: claimed for ClaimFor
+	fetch bool // brought by a fetch
 	since time.Time
 }
 

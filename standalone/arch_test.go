@@ -65,10 +65,11 @@ func inside() map[string][]string {
 			"connector/internal/roster", "connector/internal/session", "connector/internal/uplink",
 		},
 
-		"processor/internal/window": nil,
-		"processor/internal/roll":   nil,
-		"processor/internal/lane":   {"processor/internal/window"},
-		"processor":                 {"processor/internal/lane", "processor/internal/roll"},
+		"processor/internal/window":  nil,
+		"processor/internal/roll":    nil,
+		"processor/internal/custody": {"processor/internal/window"},
+		"processor/internal/lane":    {"processor/internal/custody"},
+		"processor":                  {"processor/internal/lane", "processor/internal/roll"},
 
 		"metaserver/internal/catalog": nil,
 		"metaserver/internal/httpapi": {"metaserver/internal/catalog"},

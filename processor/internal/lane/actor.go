@@ -12,6 +12,7 @@ import (
 	"github.com/linkerhq/linker/pkg/delivery"
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/mailbox"
+	"github.com/linkerhq/linker/processor/internal/custody"
 )
 
 // serve is the actor: it alone touches the state. It ends when ctx does, after
@@ -64,7 +65,7 @@ func (d *Driver) serve(ctx, work context.Context, handle int64) error {
 }
 
 // step feeds one event to the state.
-func (d *Driver) step(event Event) { d.state.Step(time.Now(), event, &d.fx) }
+func (d *Driver) step(event custody.Event) { d.state.Step(time.Now(), event, &d.fx) }
 
 // handle feeds a batch of records.
 func (d *Driver) handle(batch []kafka.Record, handle int64) {
@@ -72,7 +73,7 @@ func (d *Driver) handle(batch []kafka.Record, handle int64) {
 	for i := range batch {
 		r := &batch[i]
 		d.lag.seen(r)
-		event := RecordRead{Offset: r.Offset, Fill: r.Offset < handle}
+		event := custody.RecordRead{Offset: r.Offset, Fill: r.Offset < handle}
 		e, err := envelope.Decode(r.Value)
 		if err != nil {
 			d.log.Error("undecodable record becomes a dead letter", "offset", r.Offset, "error", err)
@@ -89,7 +90,7 @@ func (d *Driver) handle(batch []kafka.Record, handle int64) {
 func (d *Driver) followNetwork() {
 	if network := d.Network.Current(); network != d.network {
 		d.network = network
-		d.step(&NetworkChanged{Network: network})
+		d.step(&custody.NetworkChanged{Network: network})
 	}
 }
 
@@ -98,7 +99,7 @@ func (d *Driver) tick() {
 	d.followNetwork()
 	for _, c := range d.state.Connectors() {
 		if d.Connectors.Dead(c) {
-			d.step(&ConnectorDied{Connector: c})
+			d.step(&custody.ConnectorDied{Connector: c})
 		}
 	}
 	retry := d.retry
@@ -106,7 +107,7 @@ func (d *Driver) tick() {
 	for _, p := range retry {
 		d.produce(p)
 	}
-	d.step(&Ticked{})
+	d.step(&custody.Ticked{})
 }
 
 // periodic commits what is settled, as long as this process is the owner.
@@ -155,7 +156,7 @@ func (d *Driver) execute() {
 }
 
 // produce gives a record of the lane's own to the log.
-func (d *Driver) produce(p Produce) {
+func (d *Driver) produce(p custody.Produce) {
 	lane, key := d.lane.Number(), ""
 	if len(p.Envelope.To) > 0 {
 		user := p.Envelope.User()
@@ -163,8 +164,8 @@ func (d *Driver) produce(p Produce) {
 	}
 	token := p.Token
 	err := d.Producer.Append(lane, key, p.Envelope.Append(nil), func(_ int64, err error) {
-		if err == nil && token != (Token{}) {
-			d.inbox.put(&Produced{Token: token})
+		if err == nil && token != (custody.Token{}) {
+			d.inbox.put(&custody.Produced{Token: token})
 		}
 	})
 	if err != nil {

@@ -1,3 +1,11 @@
+// Package lane owns partitions of the domain's log while the group assigns them
+// to this process. A Driver runs one lane: it reads the log, feeds the lane's
+// state (package custody) with records, answers, timers and results, and carries
+// out what the state decides: deliveries over the live plane, the mailbox, records
+// of the lane's own, dead letters, commits.
+//
+// One goroutine, the actor, touches the state; one reads the log, one works for
+// the store, one measures the lag. Run ends when all have.
 package lane
 
 import (
@@ -16,6 +24,7 @@ import (
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/mailbox"
 	"github.com/linkerhq/linker/pkg/topology"
+	"github.com/linkerhq/linker/processor/internal/custody"
 )
 
 // Limits and rhythms of a driver.
@@ -76,10 +85,10 @@ type Driver struct {
 	records chan []kafka.Record // closed by nobody; read only while there is room in memory
 
 	// Owned by the actor.
-	state   *State
-	fx      Effects
+	state   *custody.State
+	fx      custody.Effects
 	out     outgoing
-	retry   []Produce // that the log could not take
+	retry   []custody.Produce // that the log could not take
 	network *topology.Snapshot
 	lag     lagMeter
 
@@ -118,7 +127,7 @@ func (d *Driver) Run(ctx context.Context) error {
 	}
 	defer d.stopListening(fast)
 
-	d.state = New(cfg, d.Metrics, time.Now())
+	d.state = custody.New(cfg, d.Metrics.Custody, time.Now())
 	d.out = newOutgoing(d.Domain, d.lane.Number(), envelope.Position{Generation: d.Generation, Offset: d.epoch}, d.Plane)
 	if err := d.join(ctx); err != nil {
 		return stopped(ctx, err)
@@ -161,7 +170,7 @@ func (d *Driver) stopListening(s *nats.Subscription) {
 // take loads what the lane must remember and writes the epoch record. handle is
 // the offset from which records are handled; those from cfg.Next up to it only
 // fill the windows.
-func (d *Driver) take(ctx context.Context) (cfg Config, handle int64, err error) {
+func (d *Driver) take(ctx context.Context) (cfg custody.Config, handle int64, err error) {
 	lane := d.lane.Number()
 	first, next, err := d.lane.Bounds(ctx)
 	if err != nil {
@@ -186,7 +195,7 @@ func (d *Driver) take(ctx context.Context) (cfg Config, handle int64, err error)
 		return cfg, 0, err
 	}
 	d.network = d.Network.Current()
-	return Config{
+	return custody.Config{
 		Domain: d.Domain, Lane: lane, Generation: d.Generation, Epoch: d.epoch, Next: from,
 		Saved: saved, Announced: announced, Network: d.network,
 	}, handle, nil
@@ -269,7 +278,7 @@ func (d *Driver) join(ctx context.Context) error {
 			return nil
 		case <-d.inbox.wake:
 			for _, event := range d.inbox.take() {
-				if a, is := event.(*Answered); is && a.Answers.Joined && a.Answers.Epoch.Offset == d.epoch {
+				if a, is := event.(*custody.Answered); is && a.Answers.Joined && a.Answers.Epoch.Offset == d.epoch {
 					joined[a.Answers.Connector] = true
 				}
 				d.step(event)

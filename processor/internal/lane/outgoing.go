@@ -7,6 +7,7 @@ import (
 	"github.com/linkerhq/linker/pkg/delivery"
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/processor/internal/custody"
 )
 
 // outgoing batches deliveries by connector: whatever one round of the actor
@@ -32,7 +33,7 @@ func newOutgoing(domain string, lane int, epoch envelope.Position, plane *nats.C
 
 // add puts one delivery into its connector's packet, and sends the packet first
 // if both do not fit.
-func (o *outgoing) add(d *Delivery) {
+func (o *outgoing) add(d *custody.Delivery) {
 	p := o.byName[d.To]
 	if p == nil {
 		p = &packet{subject: delivery.ConnectorSubject(o.domain, d.To)}
@@ -68,15 +69,15 @@ type inbox struct {
 	wake chan struct{} // capacity 1; never closed
 
 	mu     sync.Mutex
-	events []Event // guarded by mu
-	spare  []Event // owned by the actor between two takes
-	plane  int     // events of the live plane among them; guarded by mu
+	events []custody.Event // guarded by mu
+	spare  []custody.Event // owned by the actor between two takes
+	plane  int             // events of the live plane among them; guarded by mu
 }
 
 func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
 
 // put adds an event that must not be lost.
-func (b *inbox) put(e Event) {
+func (b *inbox) put(e custody.Event) {
 	b.mu.Lock()
 	b.events = append(b.events, e)
 	b.mu.Unlock()
@@ -85,7 +86,7 @@ func (b *inbox) put(e Event) {
 
 // offer adds an event of the live plane; when too many wait it is dropped, which
 // the plane may do as well.
-func (b *inbox) offer(e Event) bool {
+func (b *inbox) offer(e custody.Event) bool {
 	b.mu.Lock()
 	full := b.plane >= maxInbox
 	if !full {
@@ -108,7 +109,7 @@ func (b *inbox) signal() {
 
 // take returns all events in the order in which they came. The slice is valid
 // until the next take.
-func (b *inbox) take() []Event {
+func (b *inbox) take() []custody.Event {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	clear(b.spare)
@@ -122,11 +123,11 @@ func (b *inbox) answers(m *Metrics) func([]byte) {
 	return func(data []byte) {
 		a, err := delivery.DecodeAnswers(data)
 		if err != nil {
-			m.undecodable.Inc()
+			m.Custody.Undecodable()
 			return
 		}
 		// Dropped when full: numbers are cumulative and asked for again.
-		b.offer(&Answered{Answers: &a})
+		b.offer(&custody.Answered{Answers: &a})
 	}
 }
 
@@ -135,11 +136,11 @@ func (b *inbox) fast(m *Metrics) func([]byte) {
 	return func(data []byte) {
 		e, err := envelope.Decode(data)
 		if err != nil {
-			m.fastDrops(dropMalformed).Inc()
+			m.Custody.DropFast(custody.DropMalformed)
 			return
 		}
-		if !b.offer(&FastArrived{Envelope: &e}) {
-			m.fastDrops(dropQueueFull).Inc()
+		if !b.offer(&custody.FastArrived{Envelope: &e}) {
+			m.Custody.DropFast(custody.DropQueueFull)
 		}
 	}
 }

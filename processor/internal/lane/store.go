@@ -12,6 +12,7 @@ import (
 	"github.com/linkerhq/linker/pkg/broker/kafka"
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/mailbox"
+	"github.com/linkerhq/linker/processor/internal/custody"
 )
 
 const (
@@ -28,12 +29,12 @@ type storeJob struct {
 	put      []mailbox.Row
 	mark     []mailbox.Key
 	del      []mailbox.Key
-	proved   []ProvedRows
+	proved   []custody.ProvedRows
 	announce []mailbox.Announced
 	save     *mailbox.LaneChange
-	bury     []Burial
-	reads    []Read
-	counts   []Count
+	bury     []custody.Burial
+	reads    []custody.Read
+	counts   []custody.Count
 	loads    []ident.UserID
 }
 
@@ -73,7 +74,7 @@ func (q *storeQueue) add(change func(*storeJob)) {
 }
 
 // effects adds what a round of the actor wants of the store.
-func (q *storeQueue) effects(fx *Effects) {
+func (q *storeQueue) effects(fx *custody.Effects) {
 	if len(fx.Put)+len(fx.Mark)+len(fx.Delete)+len(fx.DeleteProved)+len(fx.Announce)+len(fx.Bury)+len(fx.Reads)+len(fx.Counts)+len(fx.Loads) == 0 {
 		return
 	}
@@ -217,11 +218,11 @@ func (q *storeQueue) put(ctx context.Context, rows []mailbox.Row) bool {
 	for i := range rows {
 		keys[i] = mailbox.Key{To: rows[i].To, Pos: rows[i].Pos, ID: rows[i].ID}
 	}
-	q.inbox.put(&Stored{Keys: keys})
+	q.inbox.put(&custody.Stored{Keys: keys})
 	return true
 }
 
-func (q *storeQueue) deleteProved(ctx context.Context, list []ProvedRows) error {
+func (q *storeQueue) deleteProved(ctx context.Context, list []custody.ProvedRows) error {
 	for _, p := range list {
 		if err := q.store.DeleteProved(ctx, p.To, p.Before); err != nil {
 			return err
@@ -237,7 +238,7 @@ func (q *storeQueue) announce(ctx context.Context, list []mailbox.Announced) err
 		if err := q.store.PutAnnounced(ctx, q.lane.Number(), a); err != nil {
 			return err
 		}
-		q.inbox.put(&AnnouncedSaved{Announced: a})
+		q.inbox.put(&custody.AnnouncedSaved{Announced: a})
 	}
 	return nil
 }
@@ -250,7 +251,7 @@ func (q *storeQueue) bury(ctx context.Context, j *storeJob) error {
 			return err
 		}
 		j.bury = j.bury[1:]
-		q.inbox.put(&Buried{Burial: b})
+		q.inbox.put(&custody.Buried{Burial: b})
 	}
 	return nil
 }
@@ -276,7 +277,7 @@ func (q *storeQueue) read(ctx context.Context, j *storeJob) error {
 				again(func() { left.reads = append(left.reads, r) })
 				return err
 			}
-			q.inbox.put(&RowsRead{Read: r, Rows: rows, More: more})
+			q.inbox.put(&custody.RowsRead{Read: r, Rows: rows, More: more})
 			return nil
 		})
 	}
@@ -287,7 +288,7 @@ func (q *storeQueue) read(ctx context.Context, j *storeJob) error {
 				again(func() { left.counts = append(left.counts, c) })
 				return err
 			}
-			q.inbox.put(&Counted{Count: c, N: n})
+			q.inbox.put(&custody.Counted{Count: c, N: n})
 			return nil
 		})
 	}
@@ -298,7 +299,7 @@ func (q *storeQueue) read(ctx context.Context, j *storeJob) error {
 				again(func() { left.loads = append(left.loads, u) })
 				return err
 			}
-			q.inbox.put(&Loaded{User: u, Announced: a, Found: found})
+			q.inbox.put(&custody.Loaded{User: u, Announced: a, Found: found})
 			return nil
 		})
 	}

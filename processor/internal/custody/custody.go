@@ -1,20 +1,20 @@
-// Package lane is the heart of Linker: the actor of one partition of a domain's
-// log. Everything about a user — messages to it, its logins, logouts and fetches
-// — is a record of that user's lane, in one order. A lane keeps custody of every
-// record: it settles one only when a session has proved receipt, when the
-// mailbox holds it, or when a dead letter does; offsets are committed up to the
-// lowest record that is not settled.
+// Package custody is the heart of Linker: what a lane decides. Everything about a
+// user — messages to it, its logins, logouts and fetches — is a record of that
+// user's lane, in one order. The lane keeps custody of every record: it settles
+// one only when a session has proved receipt, when the mailbox holds it, or when
+// a dead letter does; offsets are committed up to the lowest record that is not
+// settled.
 //
-// State is the lane's state machine. It knows no broker, no store, no goroutine
-// and no clock: Step takes an event and the time and says in Effects what is to
-// be done. Driver, in this package too, feeds it and carries the effects out.
+// State is the state machine of one lane. It knows no broker, no store, no
+// goroutine and no clock: Step takes an event and the time and says in Effects
+// what is to be done. Package lane feeds it and carries the effects out.
 //
 // The words: a target is who must get one copy of each message of a user: one
 // session, or, for a master user whose app delivers to one socket, all of its
 // sessions together. A target is live as long as records go out to it at once;
 // it is behind while older records wait for it in the mailbox. A flight is a
 // delivery that has been sent and not yet proved.
-package lane
+package custody
 
 import (
 	"time"

@@ -1,4 +1,4 @@
-package lane_test
+package custody_test
 
 import (
 	"fmt"
@@ -13,17 +13,17 @@ import (
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/mailbox"
 	"github.com/linkerhq/linker/pkg/topology"
-	"github.com/linkerhq/linker/processor/internal/lane"
+	"github.com/linkerhq/linker/processor/internal/custody"
 )
 
 // bench is a State with nothing around it: a test feeds events and looks at the
 // effects, written down as short lines.
 type bench struct {
 	t      *testing.T
-	state  *lane.State
+	state  *custody.State
 	now    time.Time
 	offset int64
-	fx     lane.Effects
+	fx     custody.Effects
 }
 
 var (
@@ -45,13 +45,13 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	b := &bench{t: t, now: begin}
-	b.state = lane.New(lane.Config{Domain: "d", Generation: 1, Network: net}, lane.NewMetrics(prometheus.NewRegistry()), begin)
+	b.state = custody.New(custody.Config{Domain: "d", Generation: 1, Network: net}, custody.NewMetrics(prometheus.NewRegistry()), begin)
 	b.record(envelope.Envelope{Kind: envelope.KindEpoch})
 	return b
 }
 
 // step feeds one event and returns what is to be done, a line an effect.
-func (b *bench) step(e lane.Event) string {
+func (b *bench) step(e custody.Event) string {
 	b.state.Step(b.now, e, &b.fx)
 	defer b.fx.Reset()
 	return describe(&b.fx)
@@ -59,7 +59,7 @@ func (b *bench) step(e lane.Event) string {
 
 func (b *bench) record(e envelope.Envelope) string {
 	b.offset++
-	return b.step(&lane.RecordRead{Offset: b.offset - 1, Envelope: &e})
+	return b.step(&custody.RecordRead{Offset: b.offset - 1, Envelope: &e})
 }
 
 func (b *bench) message(from, user ident.UserID, n uint64, confirm bool) string {
@@ -81,24 +81,24 @@ func (b *bench) login(session uint64, user ident.UserID, features envelope.Featu
 }
 
 func (b *bench) announce(user ident.UserID, n uint64) {
-	b.step(&lane.Loaded{User: user})
-	b.step(&lane.AnnouncedSaved{Announced: mailbox.Announced{User: user, N: n}})
-	b.step(&lane.Produced{Token: lane.Token{User: user, Presence: n}})
+	b.step(&custody.Loaded{User: user})
+	b.step(&custody.AnnouncedSaved{Announced: mailbox.Announced{User: user, N: n}})
+	b.step(&custody.Produced{Token: custody.Token{User: user, Presence: n}})
 }
 
 func (b *bench) prove(session, d uint64) string {
-	return b.step(&lane.Answered{Answers: &delivery.Answers{
+	return b.step(&custody.Answered{Answers: &delivery.Answers{
 		Epoch: envelope.Position{Generation: 1}, Connector: c1, Progress: []delivery.Progress{{Session: session, Taken: d, Proved: d}},
 	}})
 }
 
 func (b *bench) after(d time.Duration) string {
 	b.now = b.now.Add(d)
-	return b.step(&lane.Ticked{})
+	return b.step(&custody.Ticked{})
 }
 
 func (b *bench) stored(user ident.UserID, offset int64) string {
-	return b.step(&lane.Stored{Keys: []mailbox.Key{{To: string(user), Pos: envelope.Position{Generation: 1, Offset: offset}}}})
+	return b.step(&custody.Stored{Keys: []mailbox.Key{{To: string(user), Pos: envelope.Position{Generation: 1, Offset: offset}}}})
 }
 
 func (b *bench) want(what, got, want string) {
@@ -115,7 +115,7 @@ func (b *bench) wantLow(low int64) {
 	}
 }
 
-func describe(fx *lane.Effects) string {
+func describe(fx *custody.Effects) string {
 	var lines []string
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 	for _, d := range fx.Deliveries {
@@ -185,7 +185,7 @@ func TestTheConfirmationIsInTheLogBeforeTheMessageIsSettled(t *testing.T) {
 	b.message("A-2", "A-1", 1, true)
 	b.want("proof", b.prove(7, 1), "produce confirmation")
 	b.wantLow(2)
-	b.step(&lane.Produced{Token: lane.Token{Confirms: envelope.Position{Generation: 1, Offset: 2}, User: "A-1"}})
+	b.step(&custody.Produced{Token: custody.Token{Confirms: envelope.Position{Generation: 1, Offset: 2}, User: "A-1"}})
 	b.wantLow(3)
 }
 
@@ -215,7 +215,7 @@ func TestTheEndOfASessionFreesItsRowsAndStoresTheRest(t *testing.T) {
 	b := newBench(t)
 	b.login(7, "A-1", 0)
 	b.message("A-2", "A-1", 1, false)
-	got := b.step(&lane.Answered{Answers: &delivery.Answers{Epoch: envelope.Position{Generation: 1}, Connector: c1, Gone: []uint64{7}}})
+	got := b.step(&custody.Answered{Answers: &delivery.Answers{Epoch: envelope.Position{Generation: 1}, Connector: c1, Gone: []uint64{7}}})
 	b.want("gone", got, "put A-1@2 proved false")
 	b.want("next message", b.message("A-2", "A-1", 2, false), "put A-1@3 proved false")
 }
@@ -242,22 +242,22 @@ func TestAMasterWithOneDeliveryGetsEachMessageOnOneSocket(t *testing.T) {
 	b.want("first", b.message("O-2", "O-0", 1, false), "frame 7/1 m1")
 	b.want("second", b.message("O-2", "O-0", 2, false), "frame 8/1 m2")
 	b.want("the other gets what an ended one has not proved",
-		b.step(&lane.Answered{Answers: &delivery.Answers{Epoch: envelope.Position{Generation: 1}, Connector: c1, Gone: []uint64{7}}}), "frame 8/2 m1")
+		b.step(&custody.Answered{Answers: &delivery.Answers{Epoch: envelope.Position{Generation: 1}, Connector: c1, Gone: []uint64{7}}}), "frame 8/2 m1")
 }
 
 func TestAFullWindowMakesTheSessionBehindUntilItsRowsAreSent(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.login(7, "A-1", 0)
-	for n := range uint64(lane.WindowRecords) {
+	for n := range uint64(custody.WindowRecords) {
 		b.message("A-2", "A-1", n+1, false)
 	}
 	last := b.offset
-	b.want("one too many", b.message("A-2", "A-1", lane.WindowRecords+1, false), fmt.Sprintf("put A-1@%d proved false", last))
+	b.want("one too many", b.message("A-2", "A-1", custody.WindowRecords+1, false), fmt.Sprintf("put A-1@%d proved false", last))
 	b.stored("A-1", last)
-	got := b.prove(7, lane.WindowRecords)
+	got := b.prove(7, custody.WindowRecords)
 	b.want("room again", got, fmt.Sprintf("read A-1 after %d before 0 limit 256", last-1))
-	b.want("while rows wait", b.message("A-2", "A-1", lane.WindowRecords+2, false), fmt.Sprintf("put A-1@%d proved false", last+1))
+	b.want("while rows wait", b.message("A-2", "A-1", custody.WindowRecords+2, false), fmt.Sprintf("put A-1@%d proved false", last+1))
 }
 
 func TestADuplicateIsSettledAndNotDelivered(t *testing.T) {
@@ -279,7 +279,7 @@ func TestAuthorityIsCheckedAgainInTheLane(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	b.wantLow(1)
-	b.step(&lane.Buried{Burial: lane.Burial{Offset: 1}})
+	b.step(&custody.Buried{Burial: custody.Burial{Offset: 1}})
 	b.wantLow(2)
 	if got := b.message("A-1", "Z-1", 1, false); !strings.HasPrefix(got, "bury @2 UNKNOWN_APP") {
 		t.Errorf("got %q", got)
@@ -289,9 +289,9 @@ func TestAuthorityIsCheckedAgainInTheLane(t *testing.T) {
 func TestAnUndecodableRecordIsSettledWhenItsDeadLetterIsWritten(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.want("record", b.step(&lane.RecordRead{Offset: 1, Raw: []byte("?")}), "bury @1 UNDECODABLE")
+	b.want("record", b.step(&custody.RecordRead{Offset: 1, Raw: []byte("?")}), "bury @1 UNDECODABLE")
 	b.wantLow(1)
-	b.step(&lane.Buried{Burial: lane.Burial{Offset: 1}})
+	b.step(&custody.Buried{Burial: custody.Burial{Offset: 1}})
 	b.wantLow(2)
 }
 
@@ -299,12 +299,12 @@ func TestFastIsDeliveredToWhoIsThereAndProvedOnlyForAConfirmation(t *testing.T) 
 	t.Parallel()
 	b := newBench(t)
 	m := msg("A-2", "A-1", 1, false)
-	b.want("nobody there", b.step(&lane.FastArrived{Envelope: &m}), "")
+	b.want("nobody there", b.step(&custody.FastArrived{Envelope: &m}), "")
 	b.login(7, "A-1", 0)
-	b.want("without", b.step(&lane.FastArrived{Envelope: &m}), "fast 7 m1 token 0")
+	b.want("without", b.step(&custody.FastArrived{Envelope: &m}), "fast 7 m1 token 0")
 	m = msg("A-2", "A-1", 2, true)
-	b.want("with", b.step(&lane.FastArrived{Envelope: &m}), "fast 7 m2 token 1")
-	answer := &lane.Answered{Answers: &delivery.Answers{Epoch: envelope.Position{Generation: 1}, Connector: c1, FastProved: []uint64{1}}}
+	b.want("with", b.step(&custody.FastArrived{Envelope: &m}), "fast 7 m2 token 1")
+	answer := &custody.Answered{Answers: &delivery.Answers{Epoch: envelope.Position{Generation: 1}, Connector: c1, FastProved: []uint64{1}}}
 	b.want("proof", b.step(answer), "produce confirmation")
 	b.want("a second proof", b.step(answer), "")
 }
@@ -339,10 +339,10 @@ func TestPresenceIsAnnouncedForTheFirstLoginAndTheLastLogout(t *testing.T) {
 		return b.record(envelope.Envelope{Kind: envelope.KindLogout, To: []envelope.Recipient{{User: "A-1"}}, Session: session, Connector: c1})
 	}
 	b.want("first login", login(7), "logged in 7 at 1; load A-1")
-	b.want("loaded", b.step(&lane.Loaded{User: "A-1"}), "announce A-1 true 1")
-	b.want("saved", b.step(&lane.AnnouncedSaved{Announced: mailbox.Announced{User: "A-1", N: 1}}), "produce presence")
+	b.want("loaded", b.step(&custody.Loaded{User: "A-1"}), "announce A-1 true 1")
+	b.want("saved", b.step(&custody.AnnouncedSaved{Announced: mailbox.Announced{User: "A-1", N: 1}}), "produce presence")
 	b.wantLow(1)
-	b.step(&lane.Produced{Token: lane.Token{User: "A-1", Presence: 1}})
+	b.step(&custody.Produced{Token: custody.Token{User: "A-1", Presence: 1}})
 	b.wantLow(2)
 	b.want("second login", login(8), "logged in 8 at 2")
 	b.want("first logout", logout(7), "")
@@ -362,8 +362,8 @@ func TestADeadConnectorIsWrittenIntoTheLogAndThenItsUsersAreGone(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.login(7, "A-1", 0)
-	b.want("dead", b.step(&lane.ConnectorDied{Connector: c1}), "produce connector_down")
-	b.want("still dead", b.step(&lane.ConnectorDied{Connector: c1}), "")
+	b.want("dead", b.step(&custody.ConnectorDied{Connector: c1}), "produce connector_down")
+	b.want("still dead", b.step(&custody.ConnectorDied{Connector: c1}), "")
 	b.want("record", b.record(envelope.Envelope{Kind: envelope.KindConnectorDown, Connector: c1}), "announce A-1 false 2")
 	b.want("message", b.message("A-2", "A-1", 1, false), "put A-1@3 proved false")
 }
@@ -379,11 +379,11 @@ func TestWhoDidNotComeBackIsGoneAtTheEpoch(t *testing.T) {
 	}
 	b := &bench{t: t, now: begin, offset: 10}
 	before := envelope.Position{Generation: 1, Offset: 3}
-	b.state = lane.New(lane.Config{
+	b.state = custody.New(custody.Config{
 		Domain: "d", Generation: 1, Epoch: 10, Next: 10, Network: net,
 		Announced: []mailbox.Announced{{User: "A-1", Connected: true, N: 5, Pos: before}, {User: "A-2", Connected: true, N: 1, Pos: before}},
-	}, lane.NewMetrics(prometheus.NewRegistry()), begin)
-	b.step(&lane.Answered{Answers: &delivery.Answers{
+	}, custody.NewMetrics(prometheus.NewRegistry()), begin)
+	b.step(&custody.Answered{Answers: &delivery.Answers{
 		Epoch: envelope.Position{Generation: 1, Offset: 10}, Connector: c1, Joined: true,
 		Sessions: []delivery.SessionState{{Progress: delivery.Progress{Session: 9}, User: "A-2", L: before}},
 	}})
@@ -405,10 +405,10 @@ func TestFetchReadsPagesAndEndsWithWhatIsLeft(t *testing.T) {
 		e := msg("A-2", "A-1", uint64(i)+1, false)
 		rows[i] = mailbox.Row{To: "A-1", Pos: envelope.Position{Generation: 1, Offset: int64(i) + 1}, ID: e.ID, Record: e.Append(nil)}
 	}
-	read := lane.Read{Purpose: lane.ForFetch, Query: mailbox.Query{To: "A-1"}, Session: 7, Serial: 1}
-	b.want("rows", b.step(&lane.RowsRead{Read: read, Rows: rows, More: true}), "frame 7/1 m1; frame 7/2 m2; count A-1 after 2 before 4")
-	count := lane.Count{Purpose: lane.ForFetch, Query: mailbox.Query{To: "A-1"}, Session: 7, Serial: 2}
-	b.want("count", b.step(&lane.Counted{Count: count, N: 1}), `frame 7/3 {"type":"FET`)
+	read := custody.Read{Purpose: custody.ForFetch, Query: mailbox.Query{To: "A-1"}, Session: 7, Serial: 1}
+	b.want("rows", b.step(&custody.RowsRead{Read: read, Rows: rows, More: true}), "frame 7/1 m1; frame 7/2 m2; count A-1 after 2 before 4")
+	count := custody.Count{Purpose: custody.ForFetch, Query: mailbox.Query{To: "A-1"}, Session: 7, Serial: 2}
+	b.want("count", b.step(&custody.Counted{Count: count, N: 1}), `frame 7/3 {"type":"FET`)
 	b.want("proof", b.prove(7, 3), "delete A-1@1; delete A-1@2")
 }
 
@@ -419,10 +419,10 @@ func TestAPushSessionStartsWithWhatIsStored(t *testing.T) {
 	b.want("login", got, "logged in 7 at 0; read A-1 after 0 before 0 limit 256; load A-1")
 	b.want("a message meanwhile", b.message("A-2", "A-1", 1, false), "put A-1@2 proved false")
 	b.stored("A-1", 2)
-	read := lane.Read{Purpose: lane.ForTarget, Query: mailbox.Query{To: "A-1"}, Session: 7, Serial: 1}
-	b.want("nothing, but overtaken", b.step(&lane.RowsRead{Read: read}), "read A-1 after 0 before 0 limit 256")
+	read := custody.Read{Purpose: custody.ForTarget, Query: mailbox.Query{To: "A-1"}, Session: 7, Serial: 1}
+	b.want("nothing, but overtaken", b.step(&custody.RowsRead{Read: read}), "read A-1 after 0 before 0 limit 256")
 	read.Serial = 2
-	b.want("nothing", b.step(&lane.RowsRead{Read: read}), "")
+	b.want("nothing", b.step(&custody.RowsRead{Read: read}), "")
 	b.want("now it is live", b.message("A-2", "A-1", 2, false), "frame 7/1 m2")
 }
 
@@ -431,40 +431,8 @@ func TestAnswersOfAnotherEpochAreIgnored(t *testing.T) {
 	b := newBench(t)
 	b.login(7, "A-1", 0)
 	b.message("A-2", "A-1", 1, false)
-	b.step(&lane.Answered{Answers: &delivery.Answers{
+	b.step(&custody.Answered{Answers: &delivery.Answers{
 		Epoch: envelope.Position{Generation: 1, Offset: 99}, Connector: c1, Progress: []delivery.Progress{{Session: 7, Taken: 1, Proved: 1}},
 	}})
 	b.wantLow(2)
-}
-
-func TestWhereALaneBegins(t *testing.T) {
-	t.Parallel()
-	at := func(offset int64) envelope.Position { return envelope.Position{Generation: 1, Offset: offset} }
-	for name, c := range map[string]struct {
-		first, next, committed int64
-		saved                  envelope.Position
-		found                  bool
-		from, handle           int64
-		mistake                string
-	}{
-		"a new lane":                             {next: 0, committed: -1},
-		"a new lane with records":                {next: 9, committed: -1},
-		"saved before the commit":                {next: 9, committed: 7, saved: at(5), found: true, from: 5, handle: 7},
-		"saved after the commit":                 {next: 9, committed: 5, saved: at(7), found: true, from: 7, handle: 7},
-		"saved before what the log retains":      {first: 6, next: 9, committed: 7, saved: at(5), found: true, from: 6, handle: 7},
-		"saved in an earlier generation":         {next: 3, committed: -1, saved: envelope.Position{Generation: 0, Offset: 500}, found: true},
-		"records removed before handled":         {first: 8, next: 9, committed: 7, mistake: "records were removed"},
-		"the topic was made anew":                {next: 3, committed: 7, mistake: "made anew"},
-		"the topic was made anew, and no commit": {next: 3, committed: -1, saved: at(7), found: true, mistake: "made anew"},
-	} {
-		from, handle, err := lane.StartAt(c.first, c.next, c.committed, c.saved, c.found, 1)
-		switch {
-		case c.mistake != "":
-			if err == nil || !strings.Contains(err.Error(), c.mistake) {
-				t.Errorf("%s: got %v, want %q", name, err, c.mistake)
-			}
-		case err != nil || from != c.from || handle != c.handle:
-			t.Errorf("%s: from %d, handle %d, %v; want %d, %d", name, from, handle, err, c.from, c.handle)
-		}
-	}
 }

@@ -1,4 +1,4 @@
-package lane_test
+package custody_test
 
 import (
 	"cmp"
@@ -17,7 +17,7 @@ import (
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/mailbox"
 	"github.com/linkerhq/linker/pkg/topology"
-	"github.com/linkerhq/linker/processor/internal/lane"
+	"github.com/linkerhq/linker/processor/internal/custody"
 )
 
 // world is a lane with a model of everything around it: a log, a store,
@@ -27,11 +27,11 @@ type world struct {
 	t     *testing.T
 	rng   *rand.Rand
 	now   time.Time
-	state *lane.State
-	fx    lane.Effects
+	state *custody.State
+	fx    custody.Effects
 	net   *topology.Snapshot
 	trace []string
-	last  lane.Event
+	last  custody.Event
 
 	log       []envelope.Envelope
 	read      int // next offset to be read
@@ -40,7 +40,7 @@ type world struct {
 	saved     mailbox.LaneState
 	store     *store
 	jobs      []func() // what waits for the store
-	results   []lane.Event
+	results   []custody.Event
 
 	toConnector []parcel
 	toLane      []delivery.Answers
@@ -141,9 +141,9 @@ func (w *world) take() {
 	w.jobs, w.results, w.toConnector = nil, nil, nil
 	saved := w.saved
 	saved.Windows = maps.Clone(saved.Windows)
-	w.state = lane.New(lane.Config{
+	w.state = custody.New(custody.Config{
 		Domain: "d", Generation: 1, Epoch: w.epoch, Next: from, Saved: saved, Announced: announced, Network: w.net,
-	}, lane.NewMetrics(prometheus.NewRegistry()), w.now)
+	}, custody.NewMetrics(prometheus.NewRegistry()), w.now)
 	w.read = int(from)
 	w.committed = handle
 	for _, s := range w.sessions {
@@ -151,7 +151,7 @@ func (w *world) take() {
 	}
 	for _, c := range w.connectors {
 		c.epoch = w.epoch
-		w.step(&lane.Answered{Answers: c.join(w.epoch)})
+		w.step(&custody.Answered{Answers: c.join(w.epoch)})
 	}
 }
 
@@ -172,7 +172,7 @@ func (w *world) note(format string, args ...any) {
 	w.trace = append(w.trace, fmt.Sprintf(format, args...))
 }
 
-func (w *world) step(e lane.Event) {
+func (w *world) step(e custody.Event) {
 	w.last = e
 	w.state.Step(w.now, e, &w.fx)
 	w.collect()
@@ -186,12 +186,12 @@ func (w *world) collect() {
 	}
 	for _, p := range fx.Produce {
 		w.append(p.Envelope)
-		if p.Token != (lane.Token{}) {
-			w.results = append(w.results, &lane.Produced{Token: p.Token})
+		if p.Token != (custody.Token{}) {
+			w.results = append(w.results, &custody.Produced{Token: p.Token})
 		}
 	}
 	for _, b := range fx.Bury {
-		w.results = append(w.results, &lane.Buried{Burial: b})
+		w.results = append(w.results, &custody.Buried{Burial: b})
 	}
 	writes := []func(){}
 	if len(fx.Put) > 0 {
@@ -203,7 +203,7 @@ func (w *world) collect() {
 				w.note("  store %s for %s at %d", r.ID, r.To, r.Pos.Offset)
 				keys[i] = mailbox.Key{To: r.To, Pos: r.Pos, ID: r.ID}
 			}
-			w.results = append(w.results, &lane.Stored{Keys: keys})
+			w.results = append(w.results, &custody.Stored{Keys: keys})
 		})
 	}
 	for _, k := range fx.Delete {
@@ -232,14 +232,14 @@ func (w *world) collect() {
 	for _, a := range fx.Announce {
 		writes = append(writes, func() {
 			w.store.announced[a.User] = a
-			w.results = append(w.results, &lane.AnnouncedSaved{Announced: a})
+			w.results = append(w.results, &custody.AnnouncedSaved{Announced: a})
 		})
 	}
 	reads, counts, loads := slices.Clone(fx.Reads), slices.Clone(fx.Counts), slices.Clone(fx.Loads)
 	writes = append(writes, func() {
 		for _, r := range reads {
 			rows, more := w.store.read(r.Query)
-			w.results = append(w.results, &lane.RowsRead{Read: r, Rows: rows, More: more})
+			w.results = append(w.results, &custody.RowsRead{Read: r, Rows: rows, More: more})
 		}
 		for _, c := range counts {
 			c.Query.Limit = 1 << 30
@@ -250,11 +250,11 @@ func (w *world) collect() {
 					n++
 				}
 			}
-			w.results = append(w.results, &lane.Counted{Count: c, N: n})
+			w.results = append(w.results, &custody.Counted{Count: c, N: n})
 		}
 		for _, u := range loads {
 			a, found := w.store.announced[u]
-			w.results = append(w.results, &lane.Loaded{User: u, Announced: a, Found: found})
+			w.results = append(w.results, &custody.Loaded{User: u, Announced: a, Found: found})
 		}
 	})
 	w.jobs = append(w.jobs, writes...)
@@ -388,7 +388,7 @@ func (w *world) readOne() bool {
 		return false
 	}
 	e := w.log[w.read]
-	w.step(&lane.RecordRead{Offset: int64(w.read), Envelope: &e, Fill: int64(w.read) < w.committed && w.read < int(w.epoch)})
+	w.step(&custody.RecordRead{Offset: int64(w.read), Envelope: &e, Fill: int64(w.read) < w.committed && w.read < int(w.epoch)})
 	w.read++
 	return true
 }
@@ -425,7 +425,7 @@ func (w *world) networkOne() bool {
 		a := w.toLane[0]
 		w.toLane = w.toLane[1:]
 		if !w.lossy || w.rng.IntN(20) > 0 {
-			w.step(&lane.Answered{Answers: &a})
+			w.step(&custody.Answered{Answers: &a})
 		}
 	default:
 		return false
@@ -506,10 +506,10 @@ func (w *world) tick(d time.Duration) {
 	w.now = w.now.Add(d)
 	for _, c := range w.state.Connectors() {
 		if w.connectors[c] == nil {
-			w.step(&lane.ConnectorDied{Connector: c})
+			w.step(&custody.ConnectorDied{Connector: c})
 		}
 	}
-	w.step(&lane.Ticked{})
+	w.step(&custody.Ticked{})
 	for _, c := range w.connectors {
 		for _, s := range c.open {
 			if w.rng.IntN(4) == 0 {
@@ -628,7 +628,7 @@ func (w *world) checkUser(user ident.UserID, faults bool) {
 				w.fatalf("session %d of %s got %q twice", s.id, user, f.text)
 			}
 			mine[f.id] = true
-			if at := fetched[f.id]; !faults && len(at) > 1 && at[len(at)-1].Sub(at[0]) < lane.ClaimFor/5 { // what is long on its way may be claimed anew
+			if at := fetched[f.id]; !faults && len(at) > 1 && at[len(at)-1].Sub(at[0]) < custody.ClaimFor/5 { // what is long on its way may be claimed anew
 				w.story(f.id)
 				w.fatalf("%s fetched %q twice without a fault", user, f.text)
 			}

@@ -1,4 +1,4 @@
-package lane
+package custody
 
 import (
 	"github.com/linkerhq/linker/pkg/envelope"

@@ -1,4 +1,4 @@
-package lane
+package custody
 
 import (
 	"slices"

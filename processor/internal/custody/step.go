@@ -1,4 +1,4 @@
-package lane
+package custody
 
 import (
 	"time"
@@ -202,13 +202,13 @@ func (s *State) fail(user ident.UserID, f wire.Failure, fx *Effects) {
 func (s *State) fastArrived(e *envelope.Envelope, fx *Effects) {
 	for _, to := range e.To {
 		if e.Kind == envelope.KindMessage && route.Decide(e.From, to.User, s.cfg.Domain, s.network).Verdict != route.Here {
-			s.metrics.fastDrops(dropForbidden).Inc()
+			s.metrics.DropFast(DropForbidden)
 			continue
 		}
 		u := s.users[to.User]
 		if u == nil || len(u.targets) == 0 {
 			if e.Kind == envelope.KindMessage {
-				s.metrics.fastDrops(dropAbsent).Inc()
+				s.metrics.DropFast(DropAbsent)
 			}
 			continue
 		}

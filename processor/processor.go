@@ -108,8 +108,8 @@ func (p *Processor) open(deps Deps) error {
 		return err
 	}
 	p.roll = roll.New(p.registry, p.log)
-	p.lanes = lane.NewMetrics(deps.Metrics)
-	return nil
+	p.lanes, err = lane.NewMetrics(deps.Metrics)
+	return err
 }
 
 // openMailbox opens the store that the scheme of the URL names.

@@ -9,6 +9,7 @@ require (
 	github.com/linkerhq/linker/pkg v0.0.0
 	github.com/linkerhq/linker/processor v0.0.0
 	github.com/prometheus/client_golang v1.25.0
+	go.uber.org/goleak v1.3.0
 )
 
 require (

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,23 +38,38 @@ var freePorts = []string{
 // process is the real program, run as an operator runs it.
 type process struct {
 	cmd    *exec.Cmd
-	urls   map[string]string // by what it prints before them
+	urls   map[string]string // by what is printed before them
 	stderr *bytes.Buffer     // to be read when it has ended
+	ready  chan struct{}     // closed when it says so; then urls can be read
 	ended  chan struct{}     // closed when it has; then err can be read
 	err    error
 }
 
 // launch starts the program with free ports on a data directory and waits until
 // it says that it is ready.
-func launch(t *testing.T, data string, args ...string) *process {
+func launch(t *testing.T, data string) *process {
+	t.Helper()
+	p := begin(t, data)
+	select {
+	case <-p.ready:
+	case <-p.ended:
+		t.Fatalf("it ended before it was ready: %v: %s", p.err, p.stderr)
+	case <-time.After(patience):
+		t.Fatal("it does not say that it is ready")
+	}
+	return p
+}
+
+// begin is launch without the wait.
+func begin(t *testing.T, data string) *process {
 	t.Helper()
 	path, err := buildBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &process{
-		cmd:  exec.Command(path, append(append([]string{"--data", data}, freePorts...), args...)...),
-		urls: map[string]string{}, stderr: new(bytes.Buffer), ended: make(chan struct{}),
+		cmd:  exec.Command(path, append([]string{"--data", data}, freePorts...)...),
+		urls: map[string]string{}, stderr: new(bytes.Buffer), ready: make(chan struct{}), ended: make(chan struct{}),
 	}
 	p.cmd.Stderr = p.stderr
 	stdout, err := p.cmd.StdoutPipe()
@@ -63,33 +79,26 @@ func launch(t *testing.T, data string, args ...string) *process {
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { p.kill() })
-	ready := make(chan struct{})
-	go func() {
-		lines := bufio.NewScanner(stdout)
-		for lines.Scan() {
-			line := strings.TrimSpace(lines.Text())
-			if name, url, found := strings.Cut(line, "  "); found {
-				p.urls[name] = strings.TrimSpace(url)
-			}
-			if fields := strings.Fields(line); len(fields) > 1 && strings.Contains(fields[len(fields)-1], "://") {
-				p.urls[strings.Join(fields[:len(fields)-1], " ")] = fields[len(fields)-1]
-			}
-			if strings.HasPrefix(line, "ready") {
-				close(ready)
-			}
-		}
-		p.err = p.cmd.Wait()
-		close(p.ended)
-	}()
-	select {
-	case <-ready:
-	case <-p.ended:
-		t.Fatalf("it ended before it was ready: %v: %s", p.err, p.stderr)
-	case <-time.After(patience):
-		t.Fatal("it does not say that it is ready")
-	}
+	t.Cleanup(p.kill)
+	go p.listen(stdout)
 	return p
+}
+
+// listen takes what the program prints: where it listens, then that it is ready.
+func (p *process) listen(stdout io.Reader) {
+	lines := bufio.NewScanner(stdout)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		switch last := len(fields) - 1; {
+		case last < 0:
+		case fields[0] == "ready":
+			close(p.ready)
+		case strings.Contains(fields[last], "://"):
+			p.urls[strings.Join(fields[:last], " ")] = fields[last]
+		}
+	}
+	p.err = p.cmd.Wait()
+	close(p.ended)
 }
 
 // ws is where clients connect.

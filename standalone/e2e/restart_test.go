@@ -283,3 +283,34 @@ func TestStoredMessagesAndClientIDsSurviveAKill(t *testing.T) {
 		}
 	}
 }
+
+func TestKillsDuringTheStartHarmNothing(t *testing.T) {
+	t.Parallel()
+	const count = 300
+	data := t.TempDir()
+	p := launch(t, data)
+	sender := login(t, p.ws(), "ANZ-1", "accept")
+	for n := range count {
+		sender.say("ANZ-2", strconv.Itoa(n), "")
+	}
+	for range count {
+		sender.expect("MESSAGE_ACCEPTED")
+	}
+	p.kill()
+	for i := range 6 {
+		killed := begin(t, data)
+		select {
+		case <-killed.ready:
+		case <-killed.ended:
+			t.Fatalf("it ended: %v: %s", killed.err, killed.stderr)
+		case <-time.After(time.Duration(i) * 60 * time.Millisecond): // wherever it is by then
+		}
+		killed.kill()
+	}
+	p = launch(t, data)
+	got, left := login(t, p.ws(), "ANZ-2").fetch(2000)
+	numbers(t, got, 0, count)
+	if left != 0 {
+		t.Errorf("%d are left", left)
+	}
+}

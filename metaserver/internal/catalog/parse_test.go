@@ -253,14 +253,15 @@ func TestWhatIsHugeIsRefusedAtOnce(t *testing.T) {
 	thousand := strings.TrimSuffix(strings.Repeat("{domainName: d}, ", 1000), ", ")
 	bomb := "domains: [{name: d, urls: [ws://h]}]\nuserDistributions: &d [" + thousand + "]\nclientApps:\n" +
 		strings.Repeat("  - {appName: A, userDistributions: *d}\n", 1000)
-	nested := "a: &a [x, x]\n"
+	var nested strings.Builder
+	nested.WriteString("a: &a [x, x]\n")
 	for c := 'b'; c < 'z'; c++ {
-		nested += string(c) + ": &" + string(c) + " [*" + string(c-1) + ", *" + string(c-1) + "]\n"
+		nested.WriteString(string(c) + ": &" + string(c) + " [*" + string(c-1) + ", *" + string(c-1) + "]\n")
 	}
 	for _, c := range []struct{ name, file, want string }{
 		{"a large file", strings.Repeat("#", 4<<20+1), "the file has more than 4194304 bytes"},
 		{"many values by aliases", bomb, "the file has more than 500000 values"},
-		{"aliases of aliases", nested, "line 1: unknown key \"a\"\nline 1: domains: at least one domain is needed\nline 2: unknown key"},
+		{"aliases of aliases", nested.String(), "line 1: unknown key \"a\"\nline 1: domains: at least one domain is needed\nline 2: unknown key"},
 		{"an alias within its own anchor", "domains: &d [*d]\n", "line 1: domains[0]: must be a mapping, is a list"},
 		{"deep nesting", "domains: " + strings.Repeat("[", 1<<20), "line 1: is not YAML: exceeded max depth of 10000"},
 	} {

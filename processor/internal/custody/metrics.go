@@ -1,6 +1,10 @@
 package custody
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // DropReason says why a FAST message was dropped. The list is closed.
 type DropReason string
@@ -26,10 +30,11 @@ type Metrics struct {
 }
 
 // NewMetrics registers the figures.
-func NewMetrics(reg prometheus.Registerer) *Metrics {
+func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
+	var mistakes []error
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "linker_lane_" + name, Help: help})
-		reg.MustRegister(c)
+		mistakes = append(mistakes, reg.Register(c))
 		return c
 	}
 	m := &Metrics{
@@ -43,11 +48,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		fastDropped:    map[DropReason]prometheus.Counter{},
 	}
 	drops := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "linker_lane_fast_dropped_total", Help: "FAST messages dropped, by reason."}, []string{"reason"})
-	reg.MustRegister(drops)
+	mistakes = append(mistakes, reg.Register(drops))
 	for _, r := range []DropReason{DropAbsent, DropForbidden, DropQueueFull, DropMalformed} {
 		m.fastDropped[r] = drops.WithLabelValues(string(r))
 	}
-	return m
+	return m, errors.Join(mistakes...)
 }
 
 // DropFast counts a FAST message that is dropped.

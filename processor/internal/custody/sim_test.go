@@ -2,6 +2,7 @@ package custody_test
 
 import (
 	"cmp"
+	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -9,8 +10,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/linkerhq/linker/pkg/delivery"
 	"github.com/linkerhq/linker/pkg/envelope"
@@ -143,7 +142,7 @@ func (w *world) take() {
 	saved.Windows = maps.Clone(saved.Windows)
 	w.state = custody.New(custody.Config{
 		Domain: "d", Generation: 1, Epoch: w.epoch, Next: from, Saved: saved, Announced: announced, Network: w.net,
-	}, custody.NewMetrics(prometheus.NewRegistry()), w.now)
+	}, newMetrics(w.t), w.now)
 	w.read = int(from)
 	w.committed = handle
 	for _, s := range w.sessions {
@@ -480,7 +479,9 @@ func (w *world) takeUp(s *socket, d uint64, item *delivery.Item) {
 	}
 	s.known[item.ID] = true
 	if item.Token != 0 {
-		fmt.Sscanf(string(item.Frame), `{"type":"FETCH_MISSING_MESSAGES_COMPLETE","data":{"leftMissingCount":%d}}`, &s.left)
+		if _, err := fmt.Sscanf(string(item.Frame), `{"type":"FETCH_MISSING_MESSAGES_COMPLETE","data":{"leftMissingCount":%d}}`, &s.left); err != nil {
+			w.fatalf("the end of a fetch is %s", item.Frame)
+		}
 		s.round++
 	}
 	if item.ID != (ident.MessageID{}) {
@@ -638,7 +639,7 @@ func (w *world) checkUser(user ident.UserID, faults bool) {
 				continue // a confirmation or a presence event
 			}
 			way := fmt.Sprint(from, f.fetched, f.round)
-			if n < last[way] && !(w.masterOne(user)) {
+			if n < last[way] && !w.masterOne(user) {
 				w.story(f.id)
 				w.fatalf("session %d of %s got number %d of %s after %d", s.id, user, n, from, last[way])
 			}
@@ -737,12 +738,11 @@ func (w *world) run(moves int, f faults) {
 	}
 }
 
+// runs may be raised to look for what is rare: go test ./internal/custody -runs 1000
+var runs = flag.Uint64("runs", 20, "random runs of each kind")
+
 func TestRandomRunsLoseNothingAndKeepOrder(t *testing.T) {
 	t.Parallel()
-	runs := uint64(60)
-	if testing.Short() {
-		runs = 10
-	}
 	for name, f := range map[string]faults{
 		"without faults":     {},
 		"lossy plane":        {lossy: true},
@@ -753,7 +753,7 @@ func TestRandomRunsLoseNothingAndKeepOrder(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for seed := range runs {
+			for seed := range *runs {
 				w := newWorld(t, seed)
 				w.note("seed %d", seed)
 				w.run(1500, f)

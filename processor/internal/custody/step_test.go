@@ -37,7 +37,8 @@ func newBench(t *testing.T) *bench {
 	net, err := topology.New(1, topology.Network{
 		Domains: []topology.Domain{{Name: "d", URLs: []string{"ws://127.0.0.1:1"}}},
 		Apps: []topology.App{
-			{Name: "A", AppID: "a", Master: "A-0"}, {Name: "B", AppID: "b", Master: "B-0"},
+			{Name: "A", AppID: "a", Master: "A-0"},
+			{Name: "B", AppID: "b", Master: "B-0"},
 			{Name: "O", AppID: "o", Master: "O-0", MasterOne: true},
 		},
 	})
@@ -45,9 +46,18 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	b := &bench{t: t, now: begin}
-	b.state = custody.New(custody.Config{Domain: "d", Generation: 1, Network: net}, custody.NewMetrics(prometheus.NewRegistry()), begin)
+	b.state = custody.New(custody.Config{Domain: "d", Generation: 1, Network: net}, newMetrics(t), begin)
 	b.record(envelope.Envelope{Kind: envelope.KindEpoch})
 	return b
+}
+
+func newMetrics(t *testing.T) *custody.Metrics {
+	t.Helper()
+	m, err := custody.NewMetrics(prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 // step feeds one event and returns what is to be done, a line an effect.
@@ -382,7 +392,7 @@ func TestWhoDidNotComeBackIsGoneAtTheEpoch(t *testing.T) {
 	b.state = custody.New(custody.Config{
 		Domain: "d", Generation: 1, Epoch: 10, Next: 10, Network: net,
 		Announced: []mailbox.Announced{{User: "A-1", Connected: true, N: 5, Pos: before}, {User: "A-2", Connected: true, N: 1, Pos: before}},
-	}, custody.NewMetrics(prometheus.NewRegistry()), begin)
+	}, newMetrics(t), begin)
 	b.step(&custody.Answered{Answers: &delivery.Answers{
 		Epoch: envelope.Position{Generation: 1, Offset: 10}, Connector: c1, Joined: true,
 		Sessions: []delivery.SessionState{{Progress: delivery.Progress{Session: 9}, User: "A-2", L: before}},

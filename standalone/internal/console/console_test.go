@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
@@ -31,9 +32,7 @@ func get(t *testing.T, method, target string, header http.Header) *http.Response
 		t.Fatal(err)
 	}
 	request := httptest.NewRequestWithContext(t.Context(), method, target, nil)
-	for name, values := range header {
-		request.Header[name] = values
-	}
+	maps.Copy(request.Header, header)
 	recorder := httptest.NewRecorder()
 	handler.ServeHTTP(recorder, request)
 	return recorder.Result()

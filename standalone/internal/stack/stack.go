@@ -162,8 +162,13 @@ func (s *Stack) open() error {
 		return err
 	}
 	s.parts = []part{
-		{"kafka", s.kafka.Run}, {"nats", s.nats.Run}, {"redis", s.redis.Run},
-		{"metaserver", s.metaserv.Run}, {"processor", s.processor.Run}, {"connector", s.connector.Run}, {"console", s.console.Run},
+		{"kafka", s.kafka.Run},
+		{"nats", s.nats.Run},
+		{"redis", s.redis.Run},
+		{"metaserver", s.metaserv.Run},
+		{"processor", s.processor.Run},
+		{"connector", s.connector.Run},
+		{"console", s.console.Run},
 	}
 	return nil
 }
@@ -394,8 +399,12 @@ func (p Ports) Validate() error {
 		flag string
 		port int
 	}{
-		{"websocket-port", p.Websocket}, {"link-port", p.Link}, {"connector-http-port", p.ConnectorHTTP},
-		{"processor-http-port", p.ProcessorHTTP}, {"meta-port", p.Meta}, {"console-port", p.Console},
+		{"websocket-port", p.Websocket},
+		{"link-port", p.Link},
+		{"connector-http-port", p.ConnectorHTTP},
+		{"processor-http-port", p.ProcessorHTTP},
+		{"meta-port", p.Meta},
+		{"console-port", p.Console},
 	} {
 		if c.port < 0 || c.port > 65535 {
 			mistakes = append(mistakes, fmt.Errorf("--%s %d: expected 0 to 65535", c.flag, c.port))

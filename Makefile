@@ -30,11 +30,15 @@ build:
 	@go build -o $(BIN)/standalone ./standalone
 
 # Vet with the flags of the tests, so that both compile everything just once. -count=1: the tests
-# of the architecture look at all modules, and the cache of test results does not know that.
+# of the architecture look at all modules, and the cache of test results does not know that. The
+# end-to-end tests measure time as a user sees it, so they have the machine for themselves.
+E2E := github.com/linkerhq/linker/standalone/e2e
+
 .PHONY: test
 test:
 	@if .ci/race '$(RACE)'; then race=-race; elif [ $$? -eq 2 ]; then race=; else exit 1; fi; \
-	go vet $$race work && go test -count=1 $$race $(TESTFLAGS) work
+	go vet $$race work && go test -count=1 $$race $(TESTFLAGS) $$(go list work | grep -vx $(E2E)) && \
+	go test -count=1 $$race $(TESTFLAGS) $(E2E)
 
 # What CI asks for besides the tests.
 .PHONY: check

@@ -140,7 +140,8 @@ type Effects struct {
 	Bury         []Burial
 	Failures     []envelope.Envelope // for senders' open sockets, over the live plane
 
-	last map[ident.Connector]int // index of the last delivery to each connector
+	last  map[ident.Connector]int // index of the last delivery to each connector
+	round uint64                  // counts Resets: within a round, writes come before reads
 }
 
 // Delivery is an item for a connector.
@@ -181,6 +182,8 @@ type Count struct {
 	Query   mailbox.Query
 	Session uint64
 	Serial  uint64
+
+	round uint64 // of the effects that asked
 }
 
 // Produce asks for a record in the log, in the lane of its first recipient, or
@@ -217,6 +220,7 @@ func (e *Effects) Reset() {
 	e.DeleteProved, e.Reads, e.Counts, e.Loads = e.DeleteProved[:0], e.Reads[:0], e.Counts[:0], e.Loads[:0]
 	e.Announce, e.Produce, e.Bury, e.Failures = e.Announce[:0], e.Produce[:0], e.Bury[:0], e.Failures[:0]
 	clear(e.last)
+	e.round++
 }
 
 // deliver adds an item for one session. The same record for several sessions of

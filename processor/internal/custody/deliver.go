@@ -193,7 +193,7 @@ func (s *State) finish(it *item, fx *Effects) {
 	}
 	switch {
 	case it.stored && !it.deleted:
-		it.deleted = true
+		it.deleted, it.leaving = true, fx.round
 		fx.Delete = append(fx.Delete, it.key())
 	case !it.stored && !it.storing:
 		s.settle(it)

@@ -25,7 +25,7 @@ func (s *State) read(r Read, u *user, fx *Effects) uint64 {
 
 func (s *State) count(c Count, u *user, fx *Effects) uint64 {
 	s.serial++
-	c.Serial = s.serial
+	c.Serial, c.round = s.serial, fx.round
 	u.reads++
 	fx.Counts = append(fx.Counts, c)
 	return c.Serial
@@ -280,20 +280,24 @@ func (s *State) counted(e *Counted, fx *Effects) {
 	switch {
 	case sn == nil || sn.target == nil:
 	case e.Count.Purpose == ForHint:
-		if e.N > 0 {
-			s.instruct(sn, delivery.Item{Kind: delivery.KindFrame, Frame: wire.AppendMissingAvailable(nil, e.N)}, fx)
+		if n := e.N - s.claimedIn(sn, &e.Count); n > 0 {
+			s.instruct(sn, delivery.Item{Kind: delivery.KindFrame, Frame: wire.AppendMissingAvailable(nil, n)}, fx)
 		}
 	case sn.fetch != nil && sn.fetch.reading == e.Count.Serial:
-		s.fetchDone(sn, e.N-s.claimedIn(sn, e.Count.Query), fx)
+		s.fetchDone(sn, e.N-s.claimedIn(sn, &e.Count), fx)
 	}
 	s.readEnded(u)
 }
 
-// claimedIn counts the rows a query selects that are on their way already.
-func (s *State) claimedIn(sn *session, q mailbox.Query) int {
+// claimedIn counts the rows of a count that nobody can fetch any more: they are on
+// their way to somebody, or proved, or were deleted after they had been counted.
+func (s *State) claimedIn(sn *session, c *Count) int {
 	n := 0
 	for pos, it := range sn.user.items {
-		if it.stored && !it.marked && q.After.Before(pos) && pos.Before(q.Before) && (it.deleted || it.proved || s.claimed(it, sn)) {
+		if !it.stored || it.marked || !c.Query.After.Before(pos) || !pos.Before(c.Query.Before) {
+			continue
+		}
+		if it.deleted && it.leaving > c.round || !it.deleted && (it.proved || s.claimed(it, sn)) {
 			n++
 		}
 	}

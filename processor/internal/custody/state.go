@@ -117,7 +117,8 @@ type item struct {
 	flights []*session // who has it in flight
 	asking  bool       // a read for its record is under way
 	marked  bool       // its row says that it is proved
-	deleted bool       // its row is being deleted
+	deleted bool       // its row is being deleted …
+	leaving uint64     // … since this round
 
 	control     bool // not a message: nothing to store or settle
 	instruction delivery.Item

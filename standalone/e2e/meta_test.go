@@ -146,8 +146,9 @@ func TestEditingTheFileTakesEffectWithoutARestart(t *testing.T) {
 	// A removed app's sessions end, and nobody of it comes in or is written to.
 	began = time.Now()
 	text := string(before)
-	i, j := strings.Index(text, "  - appName: BNZ"), strings.Index(text, "  - {appName: DNZ")
-	if err := os.WriteFile(file, []byte(text[:i]+text[j:]), 0o600); err != nil {
+	head, rest, _ := strings.Cut(text, "  - appName: BNZ")
+	_, tail, _ := strings.Cut(rest, "  - {appName: DNZ")
+	if err := os.WriteFile(file, []byte(head+"  - {appName: DNZ"+tail), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	bnz.expectClosed(4403)

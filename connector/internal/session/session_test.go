@@ -499,7 +499,11 @@ func TestReadingStopsWhileTooMuchIsUnderWay(t *testing.T) {
 		}
 		c.send(`{"type":"FETCH_MISSING_MESSAGES_REQUEST"}`) // the reader waits for this one already
 		<-w.sender.frames
-		go c.send(`{"type":"FETCH_MISSING_MESSAGES_REQUEST"}`)
+		go func() {
+			if err := c.Write(context.Background(), websocket.MessageText, []byte(`{"type":"FETCH_MISSING_MESSAGES_REQUEST"}`)); err != nil {
+				t.Errorf("send: %v", err)
+			}
+		}()
 		synctest.Wait()
 		if len(w.sender.frames) != 0 {
 			t.Error("a frame was read beyond the limit")

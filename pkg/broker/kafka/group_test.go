@@ -296,7 +296,7 @@ func TestAGroupFindsItsWayBackAfterTheBrokerRestarts(t *testing.T) {
 	appendAll(t, p, 0, numbered(10)...)
 	eventually(t, "the first has read", func() bool { return s.count() == 10 })
 	broker.Close()
-	broker = startBroker(t, dir, portOf(t, broker))
+	startBroker(t, dir, portOf(t, broker))
 	eventually(t, "the producer is healthy", func() bool { return p.Healthy() == nil })
 	appendAll(t, p, 0, "after")
 	eventually(t, "the record after the restart is read", func() bool {

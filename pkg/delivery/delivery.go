@@ -268,6 +268,7 @@ type Announcement struct {
 	Joining bool // the owner collects sessions and does not yet deliver
 	Full    bool // the lane's backlog nears what the log retains: accept nothing for it
 	Lag     int64
+	Ask     []ident.Connector // they are there and have not told their sessions: they answer as to Joining
 }
 
 const (
@@ -287,7 +288,12 @@ func (a *Announcement) Append(dst []byte) []byte {
 	dst = append(dst, version, flags)
 	dst = binary.AppendUvarint(dst, uint64(a.Lane))
 	dst = appendPosition(dst, a.Epoch)
-	return binary.AppendVarint(dst, a.Lag)
+	dst = binary.AppendVarint(dst, a.Lag)
+	for _, c := range a.Ask {
+		dst = bin.AppendString(dst, c.Name)
+		dst = append(dst, c.Incarnation[:]...)
+	}
+	return dst
 }
 
 // DecodeAnnouncement reads an announcement.
@@ -303,6 +309,11 @@ func DecodeAnnouncement(b []byte) (Announcement, error) {
 		Lane:    int(uint32(r.Uvarint())),
 		Epoch:   readPosition(r),
 		Lag:     r.Varint(),
+	}
+	for r.More() {
+		c := ident.Connector{Name: r.String()}
+		r.Copy(c.Incarnation[:])
+		a.Ask = append(a.Ask, c)
 	}
 	if err := r.Close(); err != nil {
 		return Announcement{}, fmt.Errorf("announcement: %w", err)

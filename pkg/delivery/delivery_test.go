@@ -47,9 +47,9 @@ func TestAnswersSurviveTheWire(t *testing.T) {
 
 func TestAnnouncementSurvivesTheWire(t *testing.T) {
 	t.Parallel()
-	want := delivery.Announcement{Lane: 7, Epoch: epoch, Joining: true, Full: true, Lag: 12}
+	want := delivery.Announcement{Lane: 7, Epoch: epoch, Joining: true, Full: true, Lag: 12, Ask: []ident.Connector{{Name: "c", Incarnation: ident.Incarnation{4}}}}
 	got, err := delivery.DecodeAnnouncement(want.Append(nil))
-	if err != nil || got != want {
+	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -210,7 +211,7 @@ func (d *Downlink) announcement(data []byte) {
 		d.metrics.refused[refusedEpoch].Inc()
 		return
 	}
-	join := a.Joining || l.epoch.Before(a.Epoch)
+	join := a.Joining || l.epoch.Before(a.Epoch) || slices.Contains(a.Ask, d.cfg.Connector)
 	l.epoch, l.heard, l.joining, l.full = a.Epoch, time.Now(), a.Joining, a.Full
 	changed := !a.Joining && l.delivered != a.Epoch
 	if changed {

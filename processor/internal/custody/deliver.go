@@ -115,11 +115,17 @@ func (s *State) answered(a *delivery.Answers, fx *Effects) {
 	for _, id := range a.Gone {
 		if sn := s.sessions[id]; sn != nil && sn.connector == a.Connector {
 			s.endSession(sn, fx)
+			s.left(sn, fx)
 		}
 	}
 	for _, token := range a.FastProved {
-		if w, found := s.fast[token]; found {
+		w, found := s.fast[token]
+		if !found {
+			w, found = s.fastOld[token]
+		}
+		if found {
 			delete(s.fast, token)
+			delete(s.fastOld, token)
 			fx.Produce = append(fx.Produce, Produce{Envelope: s.confirmation(w.from, w.to, w.id, w.reference)})
 		}
 	}
@@ -127,8 +133,15 @@ func (s *State) answered(a *delivery.Answers, fx *Effects) {
 
 // progress moves a session's numbers forward.
 func (s *State) progress(sn *session, p delivery.Progress, fx *Effects) {
-	if p.Taken > sn.d || p.Proved > p.Taken {
-		return // not of this lane's making
+	if p.Proved > p.Taken {
+		return // no connector of ours says so
+	}
+	if p.Taken > sn.d {
+		// It counts from before this owner's time: its own numbers are needed.
+		s.endSession(sn, fx)
+		sn.gone = false
+		delete(s.heard, sn.connector)
+		return
 	}
 	if p.Taken > sn.taken || p.Proved > sn.proved {
 		sn.heard, sn.pause = s.now, 0
@@ -189,6 +202,7 @@ func (s *State) finish(it *item, fx *Effects) {
 			it.marked, it.user.marked = true, true
 			fx.Mark = append(fx.Mark, it.key())
 		}
+		s.release(it)
 		return
 	}
 	switch {

@@ -33,13 +33,16 @@ func (s *State) count(c Count, u *user, fx *Effects) uint64 {
 
 // catchUp serves targets that are behind and can take more.
 func (s *State) catchUp(fx *Effects) {
+	if !s.started {
+		return // records that lie before stored rows may not have been read yet
+	}
 	for t := range s.catching {
 		delete(s.catching, t)
 		sn := t.leastBusy()
 		if !t.behind || t.reading != 0 || sn == nil || sn.bytes > WindowBytes/2 || len(sn.flights) > WindowRecords/2 {
 			continue
 		}
-		t.overtake = t.user.stored
+		t.overtake = t.user.stored + uint64(t.user.storing) // the read shows what was asked for before it
 		t.reading = s.read(Read{
 			Purpose: ForTarget,
 			Session: sn.id,
@@ -94,7 +97,7 @@ func (s *State) targetRows(t *target, e *RowsRead, fx *Effects) {
 		it := s.fromRow(t.user, row, fx)
 		t.cursor = row.Pos
 		switch {
-		case it == nil || it.deleted || it.inFlightTo(t):
+		case it == nil || it.deleted || it.inFlightTo(t) || t.user.one && it.proved:
 		case landed: // proved while the lane had no owner
 			it.proved = true
 			s.finish(it, fx)
@@ -102,19 +105,35 @@ func (s *State) targetRows(t *target, e *RowsRead, fx *Effects) {
 			s.send(sn, it, false, fx)
 		}
 	}
-	if !e.More && t.user.storing == 0 && t.user.stored == t.overtake {
-		t.behind = false
+	if e.More || t.user.stored > t.overtake {
+		s.catching[t] = true
 		return
 	}
-	if e.More || t.user.storing == 0 {
-		s.catching[t] = true
+	// All that the mailbox had is sent. What it is taking just now is in memory.
+	if t.user.storing > 0 {
+		for _, it := range t.user.inOrder() {
+			if it.env == nil || it.deleted || t.sent(it.pos) || it.inFlightTo(t) || t.user.one && it.proved {
+				continue
+			}
+			sn := t.roomiest()
+			if sn == nil {
+				return // goes on with the next proof
+			}
+			s.send(sn, it, false, fx)
+			t.cursor = it.pos
+		}
 	}
+	t.behind = false
 }
 
 // fromRow returns the item of a row, which may be in memory already.
 func (s *State) fromRow(u *user, row *mailbox.Row, fx *Effects) *item {
 	it := u.items[row.Pos]
 	if it != nil && it.env != nil {
+		if !it.stored && !it.storing && !it.deleted { // an earlier owner has stored it
+			it.stored, it.marked = true, row.Proved
+			s.settle(it)
+		}
 		return it
 	}
 	env, err := envelope.Decode(row.Record)
@@ -129,6 +148,8 @@ func (s *State) fromRow(u *user, row *mailbox.Row, fx *Effects) *item {
 		s.hold(it)
 	}
 	it.env, it.stored = &env, true
+	s.held += it.size - it.kept
+	it.kept = it.size
 	it.proved = it.proved || row.Proved
 	it.marked = it.marked || row.Proved
 	if it.confirm == unconfirmed && (row.Proved || !env.Confirm) {
@@ -177,13 +198,16 @@ func (s *State) proofRow(u *user, e *RowsRead, fx *Effects) {
 }
 
 // fetchAsked begins a fetch, or lets it wait for the one before it.
-func (s *State) fetchAsked(e *envelope.Envelope, fx *Effects) {
+func (s *State) fetchAsked(offset int64, e *envelope.Envelope, fx *Effects) {
+	if offset < s.cfg.Epoch {
+		return
+	}
 	sn := s.sessions[e.Session]
 	if sn == nil || sn.target == nil || sn.user.id != e.User() || e.Request <= sn.asked {
 		return
 	}
 	sn.asked = e.Request
-	sn.fetches = append(sn.fetches, &fetch{request: e.Request, left: min(e.Count, wire.MaxFetchCount)})
+	sn.fetches = append(sn.fetches, &fetch{request: e.Request, left: max(1, min(e.Count, wire.MaxFetchCount))})
 	s.nextFetch(sn, fx)
 }
 

@@ -15,12 +15,16 @@ import (
 // served when its connector has said so (adopt).
 func (s *State) login(offset int64, e *envelope.Envelope, fx *Effects) {
 	u, l := s.user(e.User()), s.pos(offset)
+	if _, gone := s.departed[e.Session]; gone {
+		s.presenceChanged(u, l, fx) // a copy of a record whose session has ended since
+		return
+	}
 	sn := s.sessions[e.Session]
 	if sn == nil {
 		sn = &session{id: e.Session, user: u, connector: e.Connector, features: e.Features}
 		s.sessions[sn.id] = sn
 	}
-	if sn.target == nil && offset > s.cfg.Epoch {
+	if sn.target == nil && !sn.gone && offset > s.cfg.Epoch {
 		s.attach(sn, l, fx)
 		if e.Features.Has(envelope.FeatureHints) && !e.Features.Has(envelope.FeaturePush) {
 			s.count(Count{Purpose: ForHint, Session: sn.id, Query: mailbox.Query{To: string(u.id), Before: l}}, u, fx)
@@ -39,19 +43,24 @@ func (s *State) attach(sn *session, l envelope.Position, fx *Effects) {
 	u := sn.user
 	app, _ := s.network.App(u.id.App())
 	u.one = app.MasterOne && app.Master == u.id
-	if u.one && len(u.targets) > 0 {
-		sn.target = u.targets[0]
-		sn.target.sessions = append(sn.target.sessions, sn)
-		s.catching[sn.target] = true
-		return
-	}
-	t := &target{user: u, l: l, cursor: l, sessions: []*session{sn}}
-	if sn.features.Has(envelope.FeaturePush) {
-		t.l, t.cursor, t.behind = envelope.Position{}, envelope.Position{}, true
+	push := sn.features.Has(envelope.FeaturePush)
+	if push {
+		l = envelope.Position{}
 		for _, it := range u.inOrder() {
 			s.store(it, fx) // so that it comes in its place among what is stored
 		}
 	}
+	if u.one && len(u.targets) > 0 {
+		t := u.targets[0]
+		sn.target = t
+		t.sessions = append(t.sessions, sn)
+		if l.Before(t.l) { // owed more than those before it: read again from there
+			t.l, t.cursor, t.behind, t.reading = l, l, true, 0
+		}
+		s.catching[t] = true
+		return
+	}
+	t := &target{user: u, l: l, cursor: l, behind: push, sessions: []*session{sn}}
 	sn.target = t
 	u.targets = append(u.targets, t)
 	s.catching[t] = true
@@ -60,6 +69,7 @@ func (s *State) attach(sn *session, l envelope.Position, fx *Effects) {
 // joined takes over the sessions of one connector. Those that it does not name
 // are gone, whatever the log says of them.
 func (s *State) joined(a *delivery.Answers, fx *Effects) {
+	s.heard[a.Connector] = true
 	named := make(map[uint64]bool, len(a.Sessions))
 	for i := range a.Sessions {
 		named[a.Sessions[i].Session] = true
@@ -68,6 +78,7 @@ func (s *State) joined(a *delivery.Answers, fx *Effects) {
 	for _, sn := range s.sessions {
 		if sn.connector == a.Connector && sn.target == nil && !named[sn.id] {
 			sn.gone = true
+			s.left(sn, fx)
 		}
 	}
 }
@@ -76,6 +87,9 @@ func (s *State) joined(a *delivery.Answers, fx *Effects) {
 // whose login the log has not acknowledged to its connector yet must wait: where
 // it begins is not known, or its login record comes after the epoch.
 func (s *State) adopt(c ident.Connector, state *delivery.SessionState, fx *Effects) {
+	if _, gone := s.departed[state.Session]; gone {
+		return // the answer is older than its logout
+	}
 	if known := s.sessions[state.Session]; known != nil && (known.target != nil || known.user.id != state.User) {
 		return
 	}
@@ -119,9 +133,21 @@ func (s *State) adopt(c ident.Connector, state *delivery.SessionState, fx *Effec
 	}
 }
 
+// left writes into the lane that a session is gone whose own logout may never come.
+func (s *State) left(sn *session, fx *Effects) {
+	if sn.left {
+		return
+	}
+	sn.left = true
+	fx.Produce = append(fx.Produce, Produce{Envelope: envelope.Envelope{
+		Kind: envelope.KindLogout, To: []envelope.Recipient{{User: sn.user.id}}, Session: sn.id, Connector: sn.connector,
+	}})
+}
+
 // logout ends a session.
 func (s *State) logout(offset int64, e *envelope.Envelope, fx *Effects) {
 	u := s.user(e.User())
+	s.departed[e.Session] = s.now
 	if sn := s.sessions[e.Session]; sn != nil && sn.user == u {
 		if sn.target != nil {
 			// The last proofs may still be on their way over the live plane.
@@ -295,7 +321,7 @@ func (s *State) epoch(offset int64, fx *Effects) {
 	if offset == s.cfg.Epoch {
 		s.started = true
 		for id, u := range s.users {
-			if u.known && u.announced.Connected && len(u.open) == 0 {
+			if u.announced.Connected != (len(u.open) > 0) {
 				affected[id] = u
 			}
 		}

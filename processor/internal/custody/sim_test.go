@@ -49,6 +49,9 @@ type world struct {
 	streams     map[string]uint64
 	nextSession uint64
 	lossy       bool
+	pad         int                       // bytes added to each frame
+	sentAt      map[ident.MessageID]int64 // offsets
+	late        []*delivery.Answers       // of connectors to a new owner
 }
 
 type parcel struct {
@@ -110,7 +113,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{
 		t: t, rng: rand.New(rand.NewPCG(seed, 7)), now: time.Unix(1_700_000_000, 0), net: net,
 		store:      &store{rows: map[string][]mailbox.Row{}, announced: map[ident.UserID]mailbox.Announced{}},
-		connectors: map[ident.Connector]*connector{}, sent: map[ident.UserID][]ident.MessageID{}, streams: map[string]uint64{},
+		connectors: map[ident.Connector]*connector{}, sent: map[ident.UserID][]ident.MessageID{}, streams: map[string]uint64{}, sentAt: map[ident.MessageID]int64{},
 	}
 	w.addConnector("c1")
 	w.addConnector("c2")
@@ -150,6 +153,10 @@ func (w *world) take() {
 	}
 	for _, c := range w.connectors {
 		c.epoch = w.epoch
+		if w.lossy && w.rng.IntN(3) == 0 { // its answer comes late
+			w.late = append(w.late, c.join(w.epoch))
+			continue
+		}
 		w.step(&custody.Answered{Answers: c.join(w.epoch)})
 	}
 }
@@ -346,11 +353,12 @@ func (w *world) send(from, user ident.UserID, confirm bool) {
 	id := ident.StreamMessageID(stream, user, n)
 	e := envelope.Envelope{
 		Kind: envelope.KindMessage, Confirm: confirm, ID: id, Stream: stream, From: from,
-		To: []envelope.Recipient{{User: user, N: n}}, Reference: "r", Frame: fmt.Appendf(nil, "%s %d", from, n),
+		To: []envelope.Recipient{{User: user, N: n}}, Reference: "r", Frame: append(fmt.Appendf(nil, "%s %d ", from, n), make([]byte, w.pad)...),
 	}
 	w.append(e)
 	w.note("  send %s to %s at %d", id, user, len(w.log)-1)
 	w.sent[user] = append(w.sent[user], id)
+	w.sentAt[id] = int64(len(w.log) - 1)
 	if w.lossy && w.rng.IntN(10) == 0 {
 		w.append(e) // the log's reply was lost, and the producer tried again
 	}
@@ -573,12 +581,30 @@ func (w *world) fatalf(format string, args ...any) {
 }
 
 // finish brings every user's stored messages out and checks the promises.
+// joinLate lets the answers come that a new owner was told too late: first as they
+// were given, then anew, as it asks for them.
+func (w *world) joinLate() {
+	for _, a := range w.late {
+		if a.Epoch.Offset == w.epoch && w.connectors[a.Connector] != nil {
+			w.step(&custody.Answered{Answers: a})
+			w.step(&custody.Answered{Answers: w.connectors[a.Connector].join(w.epoch)})
+		}
+	}
+	w.late = nil
+}
+
 func (w *world) finish(faults bool) {
 	w.lossy = false
 	for _, s := range w.sessions {
 		s.stuck = false
 	}
+	w.joinLate()
 	w.settle()
+	for range 30 {
+		w.tick(time.Second)
+		w.settle()
+	}
+	w.checkOpen()
 	for _, s := range w.sessions {
 		w.logout(s)
 	}
@@ -606,6 +632,40 @@ func (w *world) finish(faults bool) {
 	}
 	if w.state.Held() != 0 {
 		w.fatalf("%d bytes of records are still held", w.state.Held())
+	}
+}
+
+// checkOpen looks at those who are there: each open socket has its copy of what
+// came while it was there, and the masters were told the truth.
+func (w *world) checkOpen() {
+	for _, s := range w.sessions {
+		if s.closed || w.masterOne(s.user) {
+			continue
+		}
+		got := map[ident.MessageID]bool{}
+		for _, f := range s.frames {
+			got[f.id] = true
+		}
+		for _, id := range w.sent[s.user] {
+			if w.sentAt[id] > s.login && !got[id] {
+				stored := false
+				for _, r := range w.store.rows[string(s.user)] {
+					stored = stored || r.ID == id
+				}
+				w.story(id)
+				w.fatalf("session %d of %s was logged in at %d and never got its copy of %d; in the mailbox: %v", s.id, s.user, s.login, w.sentAt[id], stored)
+			}
+		}
+	}
+	for _, s := range w.sessions {
+		if app, _ := w.net.App(s.user.App()); app.Master != s.user && !s.closed && !w.store.announced[s.user].Connected {
+			w.fatalf("%s is there as %d and announced as away", s.user, s.id)
+		}
+	}
+	for user, a := range w.store.announced {
+		if a.Connected && len(w.openSockets(user)) == 0 {
+			w.fatalf("%s is away and announced as there", user)
+		}
 	}
 }
 
@@ -708,6 +768,9 @@ func (w *world) run(moves int, f faults) {
 			}
 		case 6:
 			w.save()
+			if w.rng.IntN(2) == 0 {
+				w.joinLate()
+			}
 		case 7, 8:
 			w.commit()
 		case 9, 10, 11:
@@ -756,6 +819,7 @@ func TestRandomRunsLoseNothingAndKeepOrder(t *testing.T) {
 			for seed := range *runs {
 				w := newWorld(t, seed)
 				w.note("seed %d", seed)
+				w.pad = []int{0, 20 << 10, 60 << 10}[seed%3]
 				w.run(1500, f)
 				w.finish(f != (faults{}))
 				if t.Failed() {

@@ -38,10 +38,15 @@ type State struct {
 	waiting  []*item          // unsettled, in the order taken: the next ones to spill
 	catching map[*target]bool // behind, with room in their windows
 	fast     map[uint64]fastWait
-	token    uint64 // the last one given to a FAST message
-	serial   uint64 // the last one given to a Read or Count
+	fastOld  map[uint64]fastWait // those of the minute before
+	fastTurn time.Time           // when fast was begun
+	token    uint64              // the last one given to a FAST message
+	serial   uint64              // the last one given to a Read or Count
 	dead     map[ident.Connector]bool
-	held     int // bytes of records in memory
+	heard    map[ident.Connector]bool // have told their sessions to this owner
+	departed map[uint64]time.Time     // sessions that have logged out lately
+	held     int                      // bytes of records in memory
+	logged   int                      // bytes of records of which only the log has custody
 	started  bool
 }
 
@@ -81,6 +86,7 @@ type session struct {
 	features  envelope.Features
 	target    *target // nil: gone, or not adopted yet
 
+	left             bool // a logout was written for it here
 	gone             bool // its connector does not know it any more
 	d, taken, proved uint64
 	flights          []*flight // ascending d, those above proved
@@ -108,6 +114,7 @@ type item struct {
 	id      ident.MessageID
 	env     *envelope.Envelope // shared by the members of a group; nil: only the mailbox has it
 	size    int
+	kept    int // of size, what is accounted for in memory
 	taken   time.Time
 	inLog   bool // the log still has custody
 	storing bool
@@ -148,11 +155,13 @@ type fastWait struct {
 	from, to  ident.UserID
 	id        ident.MessageID
 	reference string
-	since     time.Time
 }
 
 // New returns the state of a lane that has just been taken.
 func New(cfg Config, metrics *Metrics, now time.Time) *State {
+	if cfg.Saved.Position.Generation != cfg.Generation {
+		cfg.Saved.Position = envelope.Position{Generation: cfg.Generation, Offset: cfg.Next}
+	}
 	s := &State{
 		cfg:      cfg,
 		metrics:  metrics,
@@ -164,7 +173,10 @@ func New(cfg Config, metrics *Metrics, now time.Time) *State {
 		windows:  window.New(cfg.Saved, RememberFor, now),
 		catching: map[*target]bool{},
 		fast:     map[uint64]fastWait{},
+		fastTurn: now,
 		dead:     map[ident.Connector]bool{},
+		heard:    map[ident.Connector]bool{},
+		departed: map[uint64]time.Time{},
 	}
 	for _, a := range cfg.Announced {
 		u := s.user(a.User)
@@ -178,6 +190,9 @@ func (s *State) Low() int64 { return s.log.low }
 
 // Held is the number of bytes of records in memory.
 func (s *State) Held() int { return s.held }
+
+// Logged is the number of bytes of records of which only the log has custody.
+func (s *State) Logged() int { return s.logged }
 
 // Unsettled is the number of records read and not settled.
 func (s *State) Unsettled() int { return len(s.log.pending) }
@@ -198,6 +213,12 @@ func (s *State) Unadopted() []ident.Connector {
 		}
 	}
 	return list
+}
+
+// Unheard returns those of the connectors that have not told this owner their
+// sessions, or not since it took them for dead.
+func (s *State) Unheard(alive []ident.Connector) []ident.Connector {
+	return slices.DeleteFunc(slices.Clone(alive), func(c ident.Connector) bool { return s.heard[c] })
 }
 
 // Behind is the number of targets with records waiting in the mailbox.
@@ -269,7 +290,8 @@ func (s *State) forget(u *user) {
 // hold adds an item to memory.
 func (s *State) hold(it *item) {
 	it.user.items[it.pos] = it
-	s.held += it.size
+	it.kept = it.size
+	s.held += it.kept
 }
 
 // release drops an item from memory once nobody needs it.
@@ -281,12 +303,12 @@ func (s *State) release(it *item) {
 	if u.items[it.pos] != it {
 		return
 	}
-	if it.deleted && u.reads > 0 {
+	if (it.deleted || it.marked) && u.reads > 0 {
 		u.graves = append(u.graves, it)
 		return
 	}
 	delete(u.items, it.pos)
-	s.held -= it.size
+	s.held -= it.kept
 	s.forget(u)
 }
 
@@ -309,6 +331,7 @@ func (s *State) readEnded(u *user) {
 func (s *State) settle(it *item) {
 	if it.inLog {
 		it.inLog = false
+		s.logged -= it.size
 		s.log.settle(it.pos.Offset)
 	}
 }

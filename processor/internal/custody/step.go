@@ -74,7 +74,7 @@ func (s *State) record(r *RecordRead, fx *Effects) {
 		s.logout(r.Offset, e, fx)
 	case envelope.KindFetch:
 		s.log.open(r.Offset, 0)
-		s.fetchAsked(e, fx)
+		s.fetchAsked(r.Offset, e, fx)
 	case envelope.KindClose:
 		s.log.open(r.Offset, 0)
 		s.closeAsked(e, fx)
@@ -133,6 +133,7 @@ func (s *State) message(offset int64, e *envelope.Envelope, to envelope.Recipien
 		return
 	}
 	it.env, it.taken, it.inLog = e, s.now, true
+	s.logged += it.size
 	if !e.Confirm {
 		it.confirm = confirmed
 	}
@@ -218,10 +219,10 @@ func (s *State) fastArrived(e *envelope.Envelope, fx *Effects) {
 
 func (s *State) fastDeliver(u *user, e *envelope.Envelope, fx *Effects) {
 	var token uint64
-	if e.Confirm {
+	if e.Confirm && len(s.fast) < maxFastWaits {
 		s.token++
 		token = s.token
-		s.fast[token] = fastWait{from: e.From, to: u.id, id: e.ID, reference: e.Reference, since: s.now}
+		s.fast[token] = fastWait{from: e.From, to: u.id, id: e.ID, reference: e.Reference}
 	}
 	it := delivery.Item{Kind: delivery.KindFast, ID: e.ID, Token: token, Urgent: e.Confirm, Frame: e.Frame}
 	for _, t := range u.targets {
@@ -269,9 +270,31 @@ func (s *State) tick(fx *Effects) {
 		s.resend(sn, fx)
 		s.serveFetch(sn, fx)
 	}
-	for token, w := range s.fast {
-		if s.now.Sub(w.since) > fastProofFor {
-			delete(s.fast, token)
+	if s.now.Sub(s.fastTurn) >= fastProofFor {
+		s.fastOld, s.fast, s.fastTurn = s.fast, map[uint64]fastWait{}, s.now
+	}
+	for id, at := range s.departed {
+		if s.now.Sub(at) > departedFor {
+			delete(s.departed, id)
+		}
+	}
+	if s.held > maxHeld {
+		s.shed()
+	}
+}
+
+// shed forgets the content of what the mailbox has and the connectors have taken:
+// slow sockets may not fill the memory. Should it be needed, it is read again.
+func (s *State) shed() {
+	for _, sn := range s.sessions {
+		for _, f := range sn.flights {
+			it := f.item
+			if it.control || !it.stored || it.env == nil || it.confirm == confirming || f.d > sn.taken || len(it.flights) != 1 {
+				continue
+			}
+			it.env = nil
+			s.held -= it.kept - overhead
+			it.kept = overhead
 		}
 	}
 }
@@ -285,7 +308,7 @@ func (s *State) spill(fx *Effects) {
 		if s.now.Sub(it.taken) < SpillAfter {
 			break
 		}
-		if it.inLog && !it.storing && !(it.proved && it.confirm == confirming) {
+		if it.inLog && !it.storing {
 			s.metrics.spills.Inc()
 			s.store(it, fx)
 		}

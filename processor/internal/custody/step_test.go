@@ -226,7 +226,7 @@ func TestTheEndOfASessionFreesItsRowsAndStoresTheRest(t *testing.T) {
 	b.login(7, "A-1", 0)
 	b.message("A-2", "A-1", 1, false)
 	got := b.step(&custody.Answered{Answers: &delivery.Answers{Epoch: envelope.Position{Generation: 1}, Connector: c1, Gone: []uint64{7}}})
-	b.want("gone", got, "put A-1@2 proved false")
+	b.want("gone", got, "put A-1@2 proved false; produce logout")
 	b.want("next message", b.message("A-2", "A-1", 2, false), "put A-1@3 proved false")
 }
 
@@ -252,7 +252,7 @@ func TestAMasterWithOneDeliveryGetsEachMessageOnOneSocket(t *testing.T) {
 	b.want("first", b.message("O-2", "O-0", 1, false), "frame 7/1 m1")
 	b.want("second", b.message("O-2", "O-0", 2, false), "frame 8/1 m2")
 	b.want("the other gets what an ended one has not proved",
-		b.step(&custody.Answered{Answers: &delivery.Answers{Epoch: envelope.Position{Generation: 1}, Connector: c1, Gone: []uint64{7}}}), "frame 8/2 m1")
+		b.step(&custody.Answered{Answers: &delivery.Answers{Epoch: envelope.Position{Generation: 1}, Connector: c1, Gone: []uint64{7}}}), "frame 8/2 m1; produce logout")
 }
 
 func TestAFullWindowMakesTheSessionBehindUntilItsRowsAreSent(t *testing.T) {
@@ -397,7 +397,7 @@ func TestWhoDidNotComeBackIsGoneAtTheEpoch(t *testing.T) {
 		Epoch: envelope.Position{Generation: 1, Offset: 10}, Connector: c1, Joined: true,
 		Sessions: []delivery.SessionState{{Progress: delivery.Progress{Session: 9}, User: "A-2", L: before}},
 	}})
-	b.want("epoch", b.record(envelope.Envelope{Kind: envelope.KindEpoch}), "announce A-1 false 6")
+	b.want("epoch", b.record(envelope.Envelope{Kind: envelope.KindEpoch}), "read A-2 after 3 before 0 limit 256; announce A-1 false 6")
 }
 
 func TestFetchReadsPagesAndEndsWithWhatIsLeft(t *testing.T) {

@@ -26,7 +26,7 @@ func (d *Driver) serve(ctx, work context.Context, handle int64) error {
 	expired = time.Now()
 	for {
 		records := d.records
-		if d.state.Held() > maxHeld || d.state.Unsettled() > maxUnsettled {
+		if d.state.Logged() > maxLogged || d.state.Unsettled() > maxUnsettled {
 			records = nil // goes on when the mailbox or the sockets have taken some
 		}
 		select {
@@ -311,6 +311,9 @@ func (c *committer) do(low int64) error {
 // finish commits an offset for good.
 func (c *committer) finish(low int64) error {
 	c.wait()
+	if low <= c.lane.Committed() {
+		return nil
+	}
 	return c.do(low)
 }
 

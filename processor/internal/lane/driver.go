@@ -38,7 +38,7 @@ const (
 	handOverFor   = time.Second     // proofs are waited for so long when a lane is given up in good order
 	stopFor       = 1500 * time.Millisecond
 
-	maxHeld      = 64 << 20 // bytes of records in memory before reading pauses
+	maxLogged    = 64 << 20 // bytes of records in the log's custody before reading pauses
 	maxUnsettled = 64 << 10 // records
 	maxInbox     = 32 << 10 // events from the live plane that wait; beyond it they are dropped
 )
@@ -267,13 +267,11 @@ func (d *Driver) join(ctx context.Context) error {
 	again := time.NewTicker(joinEvery)
 	defer again.Stop()
 	joined := map[ident.Connector]bool{}
-	for {
-		d.announce(true)
-		if d.allJoined(joined) {
-			return nil
-		}
+	d.announce(true)
+	for !d.allJoined(joined) {
 		select {
 		case <-again.C:
+			d.announce(true)
 		case <-deadline:
 			return nil
 		case <-d.inbox.wake:
@@ -287,6 +285,7 @@ func (d *Driver) join(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+	return nil
 }
 
 func (d *Driver) allJoined(joined map[ident.Connector]bool) bool {
@@ -298,7 +297,8 @@ func (d *Driver) allJoined(joined map[ident.Connector]bool) bool {
 }
 
 func (d *Driver) announce(joining bool) {
-	if alive, _ := d.Connectors.Alive(); !joining {
+	alive, _ := d.Connectors.Alive()
+	if !joining {
 		joining = slices.ContainsFunc(d.state.Unadopted(), func(c ident.Connector) bool { return slices.Contains(alive, c) })
 	}
 	a := delivery.Announcement{
@@ -307,6 +307,7 @@ func (d *Driver) announce(joining bool) {
 		Joining: joining,
 		Full:    d.BacklogBytes > 0 && d.lag.bytes() > d.BacklogBytes,
 		Lag:     d.lag.records(),
+		Ask:     d.state.Unheard(alive),
 	}
 	// Not heard while the plane is away; it is said again in a second.
 	_ = d.Plane.Publish(delivery.EpochSubject(d.Domain), a.Append(nil))

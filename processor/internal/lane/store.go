@@ -158,6 +158,7 @@ func (q *storeQueue) do(ctx context.Context, j *storeJob) bool {
 		name string
 		run  func(context.Context) error
 	}{
+		{"write dead letters", func(ctx context.Context) error { return q.bury(ctx, j) }},
 		{"mark rows as proved", func(ctx context.Context) error {
 			return some(j.mark, func() error { return q.store.MarkProved(ctx, j.mark) })
 		}},
@@ -166,7 +167,6 @@ func (q *storeQueue) do(ctx context.Context, j *storeJob) bool {
 		}},
 		{"delete proved rows", func(ctx context.Context) error { return q.deleteProved(ctx, j.proved) }},
 		{"save announced users", func(ctx context.Context) error { return q.announce(ctx, j.announce) }},
-		{"write dead letters", func(ctx context.Context) error { return q.bury(ctx, j) }},
 		{"save windows", func(ctx context.Context) error {
 			if j.save == nil {
 				return nil

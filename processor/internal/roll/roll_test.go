@@ -1,0 +1,73 @@
+package roll_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/presence"
+	"github.com/linkerhq/linker/processor/internal/roll"
+)
+
+// registry says what a test wants it to say.
+type registry struct {
+	mu   sync.Mutex
+	view presence.View
+	err  error
+}
+
+func (r *registry) View(context.Context) (presence.View, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.view, r.err
+}
+
+func (r *registry) say(err error, leases ...ident.Connector) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.view, r.err = presence.View{Leases: leases, Marker: "m"}, err
+}
+
+func TestARollFollowsTheLeases(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := ident.Connector{Name: "c"}
+		var reg registry
+		reg.say(errors.New("away"))
+		r := roll.New(&reg, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() {
+			if err := r.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+		expect := func(when string, alive int, known, dead bool) {
+			t.Helper()
+			synctest.Wait()
+			list, read := r.Alive()
+			if len(list) != alive || read != known || r.Dead(c) != dead {
+				t.Errorf("%s: alive %v, known %v, dead %v; want %d, %v, %v", when, list, read, r.Dead(c), alive, known, dead)
+			}
+		}
+		expect("before the registry answers", 0, false, false)
+		reg.say(nil, c)
+		time.Sleep(time.Second)
+		expect("with a lease", 1, true, false)
+		reg.say(errors.New("away"))
+		time.Sleep(10 * time.Second)
+		expect("while the registry is away", 1, true, false)
+		reg.say(nil)
+		time.Sleep(time.Second)
+		expect("when the lease has just gone", 0, true, false)
+		time.Sleep(2 * time.Second)
+		expect("when it has been missing for a while", 0, true, true)
+		cancel()
+		running.Wait()
+	})
+}

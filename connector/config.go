@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -79,6 +80,10 @@ func (c Config) validate() error {
 	wrong(c.RedisURL == "", "Redis URL: none given")
 	wrong(c.MetaURL == "", "meta server URL: none given")
 	wrong(c.FrameLimit < 1024 || c.FrameLimit > maxFrameLimit, "frame limit: %d bytes, expected 1024 to %d", c.FrameLimit, maxFrameLimit)
+	for _, origin := range c.AllowedOrigins {
+		_, err := path.Match(origin, "")
+		wrong(origin == "" || err != nil, "allowed origin: %q, expected HOST, HOST:PORT or a pattern of them", origin)
+	}
 	wrong(c.DrainFor < 0, "drain time: %s, expected no less than 0", c.DrainFor)
 	return errors.Join(mistakes...)
 }

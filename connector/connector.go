@@ -33,8 +33,9 @@ type Connector struct {
 }
 
 const (
-	headerTimeout  = 5 * time.Second
-	maxHeaderBytes = 8 << 10
+	headerTimeout = 5 * time.Second
+	// maxHeaderBytes is 8 KiB in effect: net/http lets 4 KiB more pass.
+	maxHeaderBytes = 4 << 10
 	idleTimeout    = 10 * time.Second
 	// handshakeTime is what handshakes under way get when the connector stops.
 	handshakeTime = 100 * time.Millisecond

@@ -434,11 +434,11 @@ func TestATakenPortIsNamed(t *testing.T) {
 
 func TestAllMistakesOfAConfigurationAreReported(t *testing.T) {
 	t.Parallel()
-	_, err := connector.New(connector.Config{Domain: "UPPER", Name: "-", Lanes: -1, FrameLimit: 1, DrainFor: -1}, connector.Deps{})
+	_, err := connector.New(connector.Config{Domain: "UPPER", Name: "-", Lanes: -1, FrameLimit: 1, AllowedOrigins: []string{"a.example", "["}, DrainFor: -1}, connector.Deps{})
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, part := range []string{"domain:", "name:", "lanes:", "kafka brokers:", "NATS URL:", "Redis URL:", "meta server URL:", "frame limit:", "drain time:"} {
+	for _, part := range []string{"domain:", "name:", "lanes:", "kafka brokers:", "NATS URL:", "Redis URL:", "meta server URL:", "frame limit:", "allowed origin:", "drain time:"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%q is not in %v", part, err)
 		}

@@ -96,6 +96,13 @@ func New(cfg Config) (*Server, error) {
 // Addr is the address that the server listens on.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
+// Serves says whether the file describes the domain.
+func (s *Server) Serves(domain string) bool {
+	state, _ := s.catalog.Current()
+	_, found := state.Snapshot.Domain(domain)
+	return found
+}
+
 // Close releases the listener of a server that is never run.
 func (s *Server) Close() error { return s.listener.Close() }
 

@@ -95,7 +95,9 @@ func parse(args []string, stdout io.Writer) (stack.Config, slog.Level, error) {
 		return cfg, level, fmt.Errorf("unexpected argument %q (--help lists the flags)", flags.Arg(0))
 	}
 	if *origins != "" {
-		cfg.Origins = strings.Split(*origins, ",")
+		for origin := range strings.SplitSeq(*origins, ",") {
+			cfg.Origins = append(cfg.Origins, strings.TrimSpace(origin))
+		}
 	}
 	return cfg, level, cfg.Ports.Validate()
 }

@@ -19,9 +19,12 @@ func (id MessageID) AppendText(b []byte) ([]byte, error) {
 	return base64.RawURLEncoding.AppendEncode(b, id[:]), nil
 }
 
-// ClientMessageID derives the id of a message that its sender named itself.
-func ClientMessageID(sender UserID, clientID string) MessageID {
-	return derive("client", string(sender), clientID)
+// ClientMessageID derives the id of a message that its sender named itself. The
+// name belongs to the sender and the receiver, "" for a group: what goes to
+// somebody else under the same name is another message, with a confirmation of
+// its own.
+func ClientMessageID(sender, to UserID, clientID string) MessageID {
+	return derive("client", string(sender)+" "+string(to), clientID)
 }
 
 // StreamMessageID derives the id of a direct message from its place in its

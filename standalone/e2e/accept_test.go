@@ -97,6 +97,33 @@ func TestAClientIDIsTakenOnce(t *testing.T) {
 	}
 }
 
+// An id belongs to a message that is accepted: to another receiver it names
+// another one, with a confirmation of its own, and FAST takes no notice of it.
+func TestAClientIDIsOfOneReceiverAndNotOfFast(t *testing.T) {
+	t.Parallel()
+	first, second := shared.login(t, newUser()), shared.login(t, newUser())
+	sender := shared.login(t, newUser(), "accept")
+	seen := map[string]bool{}
+	for _, to := range []*client{first, second} {
+		sender.send("%s", named(to.user, "hello", "mine"))
+		id := sender.expect("MESSAGE_ACCEPTED").Data.ID
+		if got := to.expectMessage(sender.user, "hello").ID; got != id || seen[id] {
+			t.Errorf("accepted as %s, delivered as %s, seen %v", id, got, seen)
+		}
+		seen[id] = true
+		sender.expectConfirmation("ref mine")
+	}
+	for n := range 2 {
+		sender.send(`{"type":"MESSAGE","feature":"FAST","id":"mine","data":{"to":%s,"content":"fast"},"reference":"f%d"}`, quoted(first.user), n)
+		if got := first.expectMessage(sender.user, "fast").ID; seen[got] {
+			t.Errorf("%s names two messages", got)
+		} else {
+			seen[got] = true
+		}
+		sender.expectConfirmation(fmt.Sprintf("f%d", n))
+	}
+}
+
 func TestAClientIDIsTakenOnceForAnAbsentReceiverAndForAGroup(t *testing.T) {
 	t.Parallel()
 	sender, b, c := shared.login(t, newUser(), "accept"), newUser(), newUser()

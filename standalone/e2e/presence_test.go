@@ -109,6 +109,7 @@ func TestPresenceIsStoredWhileTheMasterIsAway(t *testing.T) {
 			seen[f.Data.UserID] += "+"
 		case "USER_DISCONNECTED":
 			seen[f.Data.UserID] += "-"
+		case "MISSING_MESSAGES_AVAILABLE": // of what was stored until the login
 		default:
 			t.Fatalf("got %v", f)
 		}

@@ -12,6 +12,9 @@ func TestPushBringsEverythingStoredBeforeAnythingNewer(t *testing.T) {
 	store(t, shared, a, b, stored)
 	sender := shared.login(t, a)
 	receiver := shared.login(t, b, "push")
+	if f := receiver.expect("MISSING_MESSAGES_AVAILABLE"); f.Data.Count != stored {
+		t.Errorf("got %v, want %d", f, stored)
+	}
 	for n := range live {
 		sender.say(b, strconv.Itoa(stored+n), "")
 	}
@@ -31,6 +34,7 @@ func TestWhatWasPushedIsConfirmedAndNotStoredAnyMore(t *testing.T) {
 	sender.say(b, "pushed", "r")
 	sender.expect("MESSAGE_ACCEPTED")
 	receiver := shared.login(t, b, "push")
+	receiver.expect("MISSING_MESSAGES_AVAILABLE")
 	receiver.expectMessage(a, "pushed")
 	sender.expectConfirmation("r")
 	receiver.leave()

@@ -176,10 +176,10 @@ func (s *Session) received(ctx context.Context, kind websocket.MessageType, b []
 	switch {
 	case at != live:
 		s.beforeLogin(ctx, at, f, problem)
-	case problem != nil:
-		s.Refuse(f.Reference, problem)
 	case f.Type == wire.TypeAuthClient:
 		s.Refuse(f.Reference, alreadyAuthenticated())
+	case problem != nil:
+		s.Refuse(f.Reference, problem)
 	case f.Type == wire.TypeMessageAck:
 		if problem := s.acknowledge(f); problem != nil {
 			s.Refuse(f.Reference, problem)

@@ -96,7 +96,7 @@ func (x *Sender) send(f wire.Frame) {
 		x.s.Refuse(f.Reference, f.ClientIDProblem)
 		return
 	}
-	if !named {
+	if !named || f.Feature == wire.Fast { // only what is accepted has a name of its client's
 		f.ClientID = ""
 	}
 	network := x.u.to.Network.Current()
@@ -154,8 +154,10 @@ func (x *Sender) sendReliable(f wire.Frame) {
 	e := x.message(&f)
 	e.Stream = x.numbers.stream
 	switch {
+	case f.ClientID != "" && f.Type == wire.TypeGroupMessage:
+		e.ID = ident.ClientMessageID(x.user, "", f.ClientID)
 	case f.ClientID != "":
-		e.ID = ident.ClientMessageID(x.user, f.ClientID)
+		e.ID = ident.ClientMessageID(x.user, f.To[0], f.ClientID)
 	case f.Type == wire.TypeGroupMessage:
 		e.ID = ident.GroupMessageID(x.numbers.stream, x.numbers.groups+1)
 	default:
@@ -267,8 +269,6 @@ func (x *Sender) sendFast(f wire.Frame) {
 				e.To[i].N = n
 			}
 			switch {
-			case f.ClientID != "":
-				e.ID = ident.ClientMessageID(x.user, f.ClientID)
 			case f.Type == wire.TypeGroupMessage:
 				e.ID = ident.GroupMessageID(x.numbers.stream, x.numbers.groups)
 			default:

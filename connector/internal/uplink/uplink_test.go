@@ -209,7 +209,7 @@ func TestAClientIDNamesTheMessage(t *testing.T) {
 	for range 2 {
 		f.c.Send(message("ANZ-3", `,"id":"mine"`))
 		r := f.next()
-		if r.ID != ident.ClientMessageID("ANZ-2", "mine") || !r.Remember {
+		if r.ID != ident.ClientMessageID("ANZ-2", "ANZ-3", "mine") || !r.Remember {
 			t.Errorf("got %+v", r.Envelope)
 		}
 	}

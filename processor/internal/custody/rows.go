@@ -301,10 +301,18 @@ func (s *State) claimed(it *item, sn *session) bool {
 func (s *State) counted(e *Counted, fx *Effects) {
 	u := s.users[ident.UserID(e.Count.Query.To)]
 	sn := s.sessions[e.Count.Session]
+	if t := u.reader(e.Count.Serial); t != nil {
+		t.reading = 0
+		s.catching[t] = true
+	}
 	switch {
 	case sn == nil || sn.target == nil:
 	case e.Count.Purpose == ForHint:
-		if n := e.N - s.claimedIn(sn, &e.Count); n > 0 {
+		n := e.N
+		if !sn.features.Has(envelope.FeaturePush) { // to whom some of them may be on their way already
+			n -= s.claimedIn(sn, &e.Count)
+		}
+		if n > 0 {
 			s.instruct(sn, delivery.Item{Kind: delivery.KindFrame, Frame: wire.AppendMissingAvailable(nil, n)}, fx)
 		}
 	case sn.fetch != nil && sn.fetch.reading == e.Count.Serial:

@@ -26,8 +26,11 @@ func (s *State) login(offset int64, e *envelope.Envelope, fx *Effects) {
 	}
 	if sn.target == nil && !sn.gone && offset > s.cfg.Epoch {
 		s.attach(sn, l, fx)
-		if e.Features.Has(envelope.FeatureHints) && !e.Features.Has(envelope.FeaturePush) {
-			s.count(Count{Purpose: ForHint, Session: sn.id, Query: mailbox.Query{To: string(u.id), Before: l}}, u, fx)
+		if e.Features.Has(envelope.FeatureHints) {
+			serial := s.count(Count{Purpose: ForHint, Session: sn.id, Query: mailbox.Query{To: string(u.id), Before: l}}, u, fx)
+			if e.Features.Has(envelope.FeaturePush) {
+				sn.target.reading = serial // what is stored comes behind the hint
+			}
 		}
 	}
 	u.open[sn.id] = sn.connector

@@ -129,6 +129,9 @@ func (s *Stack) open() error {
 	if err != nil {
 		return err
 	}
+	if !s.metaserv.Serves(Domain) {
+		return fmt.Errorf("meta file %s does not describe %s, the domain of this process", s.meta, Domain)
+	}
 	metaURL := "http://" + loopback(s.metaserv.Addr())
 	if registry, err = newRegistry(); err != nil {
 		return err

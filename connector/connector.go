@@ -121,6 +121,7 @@ func (c *Connector) Run(ctx context.Context) error {
 			}
 		}
 	})
+	running.Go(func() { c.warnOfOpenApps(work, p) })
 	c.parts.Store(p)
 	c.deps.Log.Info("connector serves", "name", c.cfg.Name, "domain", c.cfg.Domain, "websocket", c.Addr().String(), "http", c.HTTPAddr().String())
 
@@ -136,6 +137,30 @@ func (c *Connector) Run(ctx context.Context) error {
 	p.close(context.WithoutCancel(ctx))
 	c.deps.Log.Info("connector has stopped", "name", c.cfg.Name)
 	return failure
+}
+
+// warnOfOpenApps tells the operator, once the network is known, which apps let
+// anybody in, if others than this machine can reach the port.
+func (c *Connector) warnOfOpenApps(ctx context.Context, p *parts) {
+	if a, ok := c.Addr().(*net.TCPAddr); ok && a.IP.IsLoopback() {
+		return
+	}
+	changed, stop := p.feed.Subscribe()
+	defer stop()
+	select {
+	case <-changed:
+	case <-ctx.Done():
+		return
+	}
+	var open []string
+	for _, app := range p.feed.Current().Network().Apps {
+		if !app.AuthEnabled {
+			open = append(open, app.Name)
+		}
+	}
+	if len(open) > 0 {
+		c.deps.Log.Warn("whoever reaches the port can log in as any user of these apps: they have no authEnabled", "apps", open, "websocket", c.Addr().String())
+	}
 }
 
 func (c *Connector) server(p *parts) *http.Server {

@@ -40,14 +40,15 @@ func vocabulary() map[string][]string {
 // may import: imports go one way.
 func inside() map[string][]string {
 	return map[string][]string{
-		"pkg/broker/kafka":   {"pkg/ident"},
-		"pkg/broker/nats":    nil,
-		"pkg/presence/redis": {"pkg/presence", "pkg/ident"},
-		"pkg/mailbox/sqlite": {"pkg/mailbox", "pkg/envelope", "pkg/ident", "pkg/internal/bin"},
-		"pkg/mailboxtest":    {"pkg/mailbox", "pkg/envelope", "pkg/ident"},
-		"pkg/topology/feed":  {"pkg/topology"},
-		"pkg/run":            nil,
-		"pkg/embedded":       nil,
+		"pkg/broker/kafka":      {"pkg/ident"},
+		"pkg/broker/nats":       nil,
+		"pkg/presence/redis":    {"pkg/presence", "pkg/ident"},
+		"pkg/mailbox/sqlite":    {"pkg/mailbox", "pkg/envelope", "pkg/ident", "pkg/internal/bin"},
+		"pkg/mailboxtest":       {"pkg/mailbox", "pkg/envelope", "pkg/ident"},
+		"pkg/topology/feed":     {"pkg/topology"},
+		"pkg/run":               nil,
+		"pkg/embedded":          nil,
+		"pkg/internal/porttest": nil,
 
 		"connector/internal/session":             nil,
 		"connector/internal/session/sessiontest": {"connector/internal/session"},

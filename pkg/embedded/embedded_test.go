@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/linkerhq/linker/pkg/embedded"
+	"github.com/linkerhq/linker/pkg/internal/porttest"
 )
 
 type server interface {
@@ -58,11 +59,14 @@ func TestAServerRunsUntilItsContextEndsAndItsPortIsFreeAfterClose(t *testing.T) 
 	for _, s := range starters() {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
-			first, err := s.start(t, 0)
+			port := porttest.Lasting(t)
+			first, err := s.start(t, port)
 			if err != nil {
 				t.Fatal(err)
 			}
-			port := portOf(t, first)
+			if got := portOf(t, first); got != port {
+				t.Errorf("listens on port %d, want %d", got, port)
+			}
 			ctx, cancel := context.WithCancel(t.Context())
 			ran := make(chan error, 1)
 			go func() { ran <- first.Run(ctx) }()

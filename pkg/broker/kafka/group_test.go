@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/linkerhq/linker/pkg/broker/kafka"
+	"github.com/linkerhq/linker/pkg/internal/porttest"
 )
 
 var errEnough = errors.New("enough")
@@ -284,8 +285,8 @@ func TestAnOwnerThatFailsGetsItsLaneAgain(t *testing.T) {
 
 func TestAGroupFindsItsWayBackAfterTheBrokerRestarts(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	broker := startBroker(t, dir, 0)
+	dir, port := t.TempDir(), porttest.Lasting(t)
+	broker := startBroker(t, dir, port)
 	cfg := configFor(broker.Addr())
 	if err := kafka.EnsureTopics(t.Context(), cfg); err != nil {
 		t.Fatal(err)
@@ -296,7 +297,7 @@ func TestAGroupFindsItsWayBackAfterTheBrokerRestarts(t *testing.T) {
 	appendAll(t, p, 0, numbered(10)...)
 	eventually(t, "the first has read", func() bool { return s.count() == 10 })
 	broker.Close()
-	startBroker(t, dir, portOf(t, broker))
+	startBroker(t, dir, port)
 	eventually(t, "the producer is healthy", func() bool { return p.Healthy() == nil })
 	appendAll(t, p, 0, "after")
 	eventually(t, "the record after the restart is read", func() bool {

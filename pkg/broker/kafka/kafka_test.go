@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"strconv"
 	"testing"
 	"time"
 
@@ -27,19 +25,6 @@ func startBroker(t *testing.T, dir string, port int) *embedded.KafkaBroker {
 	}
 	t.Cleanup(broker.Close)
 	return broker
-}
-
-func portOf(t *testing.T, broker *embedded.KafkaBroker) int {
-	t.Helper()
-	_, s, err := net.SplitHostPort(broker.Addr())
-	if err != nil {
-		t.Fatal(err)
-	}
-	port, err := strconv.Atoi(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
 }
 
 func configFor(addr string) kafka.Config {

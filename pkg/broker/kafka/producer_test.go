@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/linkerhq/linker/pkg/broker/kafka"
+	"github.com/linkerhq/linker/pkg/internal/porttest"
 )
 
 func TestOffsetsAreReportedInTheOrderOfTheAppends(t *testing.T) {
@@ -168,7 +169,8 @@ func TestWhatIsQueuedWhenRunEndsGetsErrStopped(t *testing.T) {
 func TestNothingAcknowledgedIsLostWhenTheBrokerRestarts(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	broker := startBroker(t, dir, 0)
+	port := porttest.Lasting(t)
+	broker := startBroker(t, dir, port)
 	cfg := configFor(broker.Addr())
 	if err := kafka.EnsureTopics(t.Context(), cfg); err != nil {
 		t.Fatal(err)
@@ -193,7 +195,7 @@ func TestNothingAcknowledgedIsLostWhenTheBrokerRestarts(t *testing.T) {
 	if p.Healthy() == nil {
 		t.Error("healthy although the broker is away")
 	}
-	startBroker(t, dir, portOf(t, broker))
+	startBroker(t, dir, port)
 	if got, least := receive(t, "the record that was under way", under), before[99]+1; got < least {
 		t.Errorf("the record that was under way got offset %d, want at least %d", got, least)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/linkerhq/linker/pkg/embedded"
 	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/internal/porttest"
 	"github.com/linkerhq/linker/pkg/presence"
 	"github.com/linkerhq/linker/pkg/presence/redis"
 )
@@ -125,7 +126,8 @@ func TestLeasesAreSortedAndThoseOfTheDomainOnly(t *testing.T) {
 
 func TestTheMarkerStaysUntilRedisForgets(t *testing.T) {
 	t.Parallel()
-	server := startServer(t, 0)
+	port := porttest.Lasting(t)
+	server := startServer(t, port)
 	r := openAt(t, server.URL())
 	var markers []string
 	look := func() {
@@ -136,7 +138,6 @@ func TestTheMarkerStaysUntilRedisForgets(t *testing.T) {
 	}
 	look()
 	look()
-	port := portOf(t, server)
 	server.Close()
 	if _, err := r.View(t.Context()); err == nil {
 		t.Error("a view without a Redis")
@@ -276,14 +277,4 @@ func eventually(t *testing.T, what string, ok func() bool) {
 			t.Fatalf("waited in vain until %s", what)
 		}
 	}
-}
-
-func portOf(t *testing.T, server *embedded.RedisServer) int {
-	t.Helper()
-	_, s, _ := strings.Cut(server.Addr(), ":")
-	var port int
-	if _, err := fmt.Sscan(s, &port); err != nil {
-		t.Fatal(err)
-	}
-	return port
 }

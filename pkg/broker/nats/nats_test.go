@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
-	"net"
 	"strconv"
 	"testing"
 	"time"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/linkerhq/linker/pkg/broker/nats"
 	"github.com/linkerhq/linker/pkg/embedded"
+	"github.com/linkerhq/linker/pkg/internal/porttest"
 )
 
 func startServer(t *testing.T, port int) *embedded.NATSServer {
@@ -94,19 +94,8 @@ func TestMessagesArriveInOrderAndDataMayBeReused(t *testing.T) {
 
 func TestPublishingFailsAtOnceWithoutAServerAndWorksWhenItComes(t *testing.T) {
 	t.Parallel()
-	server := startServer(t, 0)
-	_, s, err := net.SplitHostPort(server.Addr())
-	if err != nil {
-		t.Fatal(err)
-	}
-	port, err := strconv.Atoi(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	url := server.URL()
-	server.Close()
-
-	c := connect(t, url, prometheus.NewRegistry())
+	port := porttest.Lasting(t)
+	c := connect(t, "nats://127.0.0.1:"+strconv.Itoa(port), prometheus.NewRegistry())
 	arrived := make(chan string, 10)
 	if _, err := c.Subscribe("s", func(data []byte) { arrived <- string(data) }); err != nil {
 		t.Fatal(err)
@@ -117,7 +106,7 @@ func TestPublishingFailsAtOnceWithoutAServerAndWorksWhenItComes(t *testing.T) {
 	if err := c.Flush(t.Context()); !errors.Is(err, nats.ErrDisconnected) {
 		t.Errorf("flush before the server came: %v", err)
 	}
-	server = startServer(t, port)
+	server := startServer(t, port)
 	eventually(t, "it is connected", c.Connected)
 	flush(t, c)
 	if err := c.Publish("s", []byte("first")); err != nil {

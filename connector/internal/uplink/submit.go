@@ -102,7 +102,7 @@ func (x *Sender) send(f wire.Frame) {
 	network := x.u.to.Network.Current()
 	for _, to := range f.To {
 		if d := route.Decide(x.user, to, x.u.cfg.Domain, network); d.Verdict != route.Here {
-			x.fail(f.Reference, d.Code, refusal(d.Code, to, x.u.cfg.Domain, network))
+			x.fail(f.Reference, d.Code, refusal(d.Code, "data.to", to, x.u.cfg.Domain, network))
 			return
 		}
 	}
@@ -115,14 +115,16 @@ func (x *Sender) send(f wire.Frame) {
 
 // refusal says in words why a user cannot be reached. Domains that are not this
 // one are reached over links, which nothing here serves.
-func refusal(code wire.Code, to ident.UserID, here string, network *topology.Snapshot) string {
+func refusal(code wire.Code, field string, to ident.UserID, here string, network *topology.Snapshot) string {
 	switch code {
 	case wire.CodeUnknownApp:
-		return fmt.Sprintf("data.to: %q, expected a user of a client app that exists; there is no app %q", to, to.App())
+		return fmt.Sprintf("%s: %q, expected a user of a client app that exists; there is no app %q", field, to, to.App())
 	case wire.CodeForbiddenApp:
-		return fmt.Sprintf("data.to: %q, expected a user of the sender's own app, or of one that both allow", to)
+		return fmt.Sprintf("%s: %q, expected a user of the sender's own app, or of one that both allow", field, to)
+	case wire.CodeForbidden:
+		return "only the master user of the target's app may close its connections"
 	default:
-		return fmt.Sprintf("data.to: %q is at home in domain %q, and there is no way to it from %q", to, network.HomeOf(to, here), here)
+		return fmt.Sprintf("%s: %q is at home in domain %q, and there is no way to it from %q", field, to, network.HomeOf(to, here), here)
 	}
 }
 
@@ -289,15 +291,10 @@ func (x *Sender) sendFast(f wire.Frame) {
 func (x *Sender) close(f wire.Frame) {
 	target := f.To[0]
 	network := x.u.to.Network.Current()
-	app, known := network.App(target.App())
-	switch {
-	case !known:
-		x.fail(f.Reference, wire.CodeUnknownApp, fmt.Sprintf("data.userId: %q, expected a user of a client app that exists; there is no app %q", target, target.App()))
-	case app.Master != x.user:
-		x.fail(f.Reference, wire.CodeForbidden, "only the master user of the target's app may close its connections")
-	case network.HomeOf(target, x.u.cfg.Domain) != x.u.cfg.Domain:
-		x.fail(f.Reference, wire.CodeNoRoute, refusal(wire.CodeNoRoute, target, x.u.cfg.Domain, network))
-	default:
+	switch d := route.DecideClose(x.user, target, x.u.cfg.Domain, network); d.Verdict {
+	case route.Refuse:
+		x.fail(f.Reference, d.Code, refusal(d.Code, "data.userId", target, x.u.cfg.Domain, network))
+	case route.Here:
 		e := envelope.Envelope{Kind: envelope.KindClose, From: x.user, To: []envelope.Recipient{{User: target}}, CreatedAt: now(), Reference: f.Reference}
 		x.s.Begin(0)
 		done := func(err error) {

@@ -30,7 +30,7 @@ func (t *target) leastBusy() *session {
 	return slices.MinFunc(t.sessions, func(a, b *session) int { return len(a.flights) - len(b.flights) })
 }
 
-// send puts one message in flight to a session.
+// send puts one message, or instruction, in flight to a session.
 func (s *State) send(sn *session, it *item, fetched bool, fx *Effects) {
 	sn.d++
 	f := &flight{d: sn.d, item: it, fetch: fetched, since: s.now}
@@ -44,6 +44,9 @@ func (s *State) send(sn *session, it *item, fetched bool, fx *Effects) {
 }
 
 func frameItem(it *item) delivery.Item {
+	if it.control {
+		return it.instruction
+	}
 	item := delivery.Item{Kind: delivery.KindFrame, Pos: it.pos, ID: it.id}
 	if it.env != nil {
 		item.Frame, item.Urgent = it.env.Frame, it.confirm == unconfirmed
@@ -54,15 +57,8 @@ func frameItem(it *item) delivery.Item {
 // instruct puts something in flight that is not a message: the end of a fetch, a
 // hint, the order to close. Nothing stores it; it goes with its session.
 func (s *State) instruct(sn *session, d delivery.Item, fx *Effects) {
-	sn.d++
 	it := &item{user: sn.user, control: true, size: len(d.Frame) + overhead, instruction: d, confirm: confirmed}
-	it.flights = append(it.flights, sn)
-	if len(sn.flights) == 0 {
-		sn.heard, sn.pause = s.now, 0
-	}
-	sn.flights = append(sn.flights, &flight{d: sn.d, item: it, since: s.now})
-	sn.bytes += it.size
-	fx.deliver(sn.connector, d, delivery.Target{Session: sn.id, User: sn.user.id, D: sn.d})
+	s.send(sn, it, false, fx)
 }
 
 // resend repeats what the connector has not taken, and asks again about what it
@@ -91,11 +87,7 @@ func (s *State) repeat(sn *session, fx *Effects) {
 		if f.d <= sn.taken && i < len(sn.flights)-1 {
 			continue
 		}
-		d := f.item.instruction
-		if !f.item.control {
-			d = frameItem(f.item)
-		}
-		fx.deliver(sn.connector, d, delivery.Target{Session: sn.id, User: sn.user.id, D: f.d})
+		fx.deliver(sn.connector, frameItem(f.item), delivery.Target{Session: sn.id, User: sn.user.id, D: f.d})
 	}
 }
 

@@ -48,6 +48,7 @@ const (
 	resendMost    = 5 * time.Second        // the longest pause between two attempts
 	fastProofFor  = time.Minute            // a FAST message's proof is waited for at least so long, for its confirmation
 	maxFastWaits  = 1 << 16                // confirmations of FAST messages begun in that time; more are not given
+	networkWait   = 2 * time.Second        // a record for an unknown app waits so long for a newer network
 	departedFor   = 30 * time.Second       // a session that has logged out is known as such
 	maxHeld       = 32 << 20               // bytes of records in memory, from which on what can be read again is forgotten
 	pageRows      = 256                    // read from the mailbox at once

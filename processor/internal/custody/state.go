@@ -44,6 +44,7 @@ type State struct {
 	serial   uint64              // the last one given to a Read or Count
 	dead     map[ident.Connector]bool
 	heard    map[ident.Connector]bool // have told their sessions to this owner
+	parked   []parked                 // in the order of the log
 	departed map[uint64]time.Time     // sessions that have logged out lately
 	held     int                      // bytes of records in memory
 	logged   int                      // bytes of records of which only the log has custody
@@ -148,6 +149,14 @@ type fetch struct {
 	until    time.Time // waits so long for records below the bound
 	reading  uint64    // serial of the read or count under way; 0: none
 	finished bool      // nothing more to send: count, then complete
+}
+
+// parked is a record for one receiver that waits for a newer network.
+type parked struct {
+	offset int64
+	env    *envelope.Envelope
+	to     envelope.Recipient
+	since  time.Time
 }
 
 // fastWait is a FAST message whose confirmation waits for proof.

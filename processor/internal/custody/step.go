@@ -38,6 +38,7 @@ func (s *State) Step(now time.Time, event Event, fx *Effects) {
 		s.connectorDied(e.Connector, fx)
 	case *NetworkChanged:
 		s.network = e.Network
+		s.judge(fx)
 	case *Ticked:
 		s.tick(fx)
 	}
@@ -117,11 +118,41 @@ func (s *State) message(offset int64, e *envelope.Envelope, to envelope.Recipien
 		return
 	}
 	if e.Kind == envelope.KindMessage {
-		if d := route.Decide(e.From, to.User, s.cfg.Domain, s.network); d.Verdict != route.Here {
+		switch d := route.Decide(e.From, to.User, s.cfg.Domain, s.network); {
+		case d.Verdict == route.Here:
+		case d.Code == wire.CodeUnknownApp:
+			s.parked = append(s.parked, parked{offset: offset, env: e, to: to, since: s.now})
+			return
+		default:
 			s.refuse(offset, e, to, d.Code, fx)
 			return
 		}
 	}
+	s.accept(offset, e, to, fx)
+}
+
+// judge decides anew, in order, about records for apps that this lane did not
+// know. The connector that accepted them may have known a newer network: they wait
+// for it a little before they are refused. Only such records may wait: to a user
+// of an unknown app nothing later has been delivered that they would fall behind.
+func (s *State) judge(fx *Effects) {
+	waiting := s.parked
+	s.parked = nil
+	for _, p := range waiting {
+		d := route.Decide(p.env.From, p.to.User, s.cfg.Domain, s.network)
+		switch {
+		case d.Verdict == route.Here:
+			s.accept(p.offset, p.env, p.to, fx)
+		case d.Code != wire.CodeUnknownApp || s.now.Sub(p.since) >= networkWait:
+			s.refuse(p.offset, p.env, p.to, d.Code, fx)
+		default:
+			s.parked = append(s.parked, p)
+		}
+	}
+}
+
+// accept offers a record that may be delivered to its receiver.
+func (s *State) accept(offset int64, e *envelope.Envelope, to envelope.Recipient, fx *Effects) {
 	u := s.user(to.User)
 	pos := s.pos(offset)
 	it := u.items[pos]
@@ -262,6 +293,7 @@ func (s *State) closeAsked(e *envelope.Envelope, fx *Effects) {
 
 // tick lets time pass.
 func (s *State) tick(fx *Effects) {
+	s.judge(fx)
 	s.spill(fx)
 	for _, sn := range s.sessions {
 		if sn.target == nil {

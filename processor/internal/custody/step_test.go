@@ -291,9 +291,24 @@ func TestAuthorityIsCheckedAgainInTheLane(t *testing.T) {
 	b.wantLow(1)
 	b.step(&custody.Buried{Burial: custody.Burial{Offset: 1}})
 	b.wantLow(2)
-	if got := b.message("A-1", "Z-1", 1, false); !strings.HasPrefix(got, "bury @2 UNKNOWN_APP") {
+	b.message("A-1", "Z-1", 1, false)
+	if got := b.after(2 * time.Second); !strings.HasPrefix(got, "bury @2 UNKNOWN_APP") {
 		t.Errorf("got %q", got)
 	}
+}
+
+func TestARecordOfANewerNetworkWaitsForIt(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.want("unknown app", b.message("N-1", "N-2", 1, false)+b.message("N-1", "N-2", 2, false), "")
+	net, err := topology.New(2, topology.Network{
+		Domains: []topology.Domain{{Name: "d", URLs: []string{"ws://127.0.0.1:1"}}},
+		Apps:    []topology.App{{Name: "N", AppID: "n", Master: "N-0"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.want("known", b.step(&custody.NetworkChanged{Network: net}), "put N-2@1 proved false; put N-2@2 proved false")
 }
 
 func TestAnUndecodableRecordIsSettledWhenItsDeadLetterIsWritten(t *testing.T) {

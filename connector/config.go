@@ -12,7 +12,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/linkerhq/linker/pkg/broker/kafka"
+	"github.com/linkerhq/linker/pkg/broker/nats"
 	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/presence/redis"
 	"github.com/linkerhq/linker/pkg/wire"
 )
 
@@ -25,11 +28,13 @@ type Config struct {
 	Link   string // HOST:PORT of the links of neighbouring domains, default ":9089"; port 0 picks a free one
 	HTTP   string // HOST:PORT of health and metrics, default ":8080"; port 0 picks a free one
 
-	KafkaBrokers    []string
-	KafkaGeneration uint32 // raised by an operator after the topic was made anew
+	TLSCert, TLSKey string // files of the certificate and the key for wss; empty: ws
+
+	Kafka           kafka.Server
+	KafkaGeneration uint32 // raised by an operator after the topic was made anew; default 1
 	Lanes           int    // of the domain, the same for ever; default 24
-	NATSURL         string
-	RedisURL        string
+	NATS            nats.Server
+	Redis           redis.Server
 	MetaURL         string
 	MetaToken       string
 	MetaCache       string // file of the last good snapshot, for a start without the meta server; empty: none
@@ -46,8 +51,9 @@ type Deps struct {
 }
 
 const (
-	defaultLanes    = 24
-	defaultDrainFor = 25 * time.Second
+	defaultGeneration = 1
+	defaultLanes      = 24
+	defaultDrainFor   = 25 * time.Second
 	// maxFrameLimit keeps every message, with all receivers of a group, within
 	// one record of the log.
 	maxFrameLimit = 128 << 10
@@ -58,6 +64,7 @@ func (c Config) withDefaults() Config {
 	c.Listen = cmp.Or(c.Listen, ":8088")
 	c.Link = cmp.Or(c.Link, ":9089")
 	c.HTTP = cmp.Or(c.HTTP, ":8080")
+	c.KafkaGeneration = cmp.Or(c.KafkaGeneration, defaultGeneration)
 	c.Lanes = cmp.Or(c.Lanes, defaultLanes)
 	c.FrameLimit = cmp.Or(c.FrameLimit, wire.DefaultFrameLimit)
 	c.DrainFor = cmp.Or(c.DrainFor, defaultDrainFor)
@@ -75,9 +82,9 @@ func (c Config) validate() error {
 	wrong(!ident.IsDomainName(c.Domain), "domain: %q, expected lower-case letters, digits and dashes", c.Domain)
 	wrong(!ident.IsConnectorName(c.Name), "name: %q, expected lower-case letters, digits and dashes", c.Name)
 	wrong(c.Lanes < 1, "lanes: %d, expected at least 1", c.Lanes)
-	wrong(len(c.KafkaBrokers) == 0, "kafka brokers: none given")
-	wrong(c.NATSURL == "", "NATS URL: none given")
-	wrong(c.RedisURL == "", "Redis URL: none given")
+	wrong(len(c.Kafka.Brokers) == 0, "kafka brokers: none given")
+	wrong(c.NATS.URL == "", "NATS URL: none given")
+	wrong(c.Redis.URL == "", "Redis URL: none given")
 	wrong(c.MetaURL == "", "meta server URL: none given")
 	wrong(c.FrameLimit < 1024 || c.FrameLimit > maxFrameLimit, "frame limit: %d bytes, expected 1024 to %d", c.FrameLimit, maxFrameLimit)
 	for _, origin := range c.AllowedOrigins {

@@ -24,6 +24,7 @@ import (
 	"github.com/linkerhq/linker/pkg/embedded"
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/presence/redis"
 	"github.com/linkerhq/linker/pkg/topology"
 	"github.com/linkerhq/linker/pkg/wire"
 )
@@ -92,7 +93,7 @@ func newDomain(t *testing.T) *domain {
 		t: t, sessions: make(map[ident.UserID]*receiver), proved: make(map[uint64]uint64), logouts: make(map[uint64]bool),
 		cfg: connector.Config{
 			Domain: "domain-01", Name: "c-1", Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Link: "127.0.0.1:0", Lanes: lanes,
-			KafkaBrokers: []string{broker.Addr()}, NATSURL: server.URL(), RedisURL: store.URL(), MetaURL: meta.URL, MetaToken: "token",
+			Kafka: kafka.Server{Brokers: []string{broker.Addr()}}, NATS: nats.Server{URL: server.URL()}, Redis: redis.Server{URL: store.URL()}, MetaURL: meta.URL, MetaToken: "token",
 		},
 	}
 	d.serve(log)
@@ -103,12 +104,12 @@ func newDomain(t *testing.T) *domain {
 func (d *domain) serve(log *slog.Logger) {
 	d.t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(d.t.Context()))
-	cfg := kafka.Config{Brokers: d.cfg.KafkaBrokers, Domain: d.cfg.Domain, Lanes: lanes, Log: log, Metrics: prometheus.NewRegistry()}
+	cfg := kafka.Config{Server: d.cfg.Kafka, Domain: d.cfg.Domain, Lanes: lanes, Log: log, Metrics: prometheus.NewRegistry()}
 	if err := kafka.EnsureTopics(ctx, cfg); err != nil {
 		d.t.Fatal(err)
 	}
 	var err error
-	d.plane, err = nats.Connect(nats.Config{URL: d.cfg.NATSURL, Log: log, Metrics: prometheus.NewRegistry()})
+	d.plane, err = nats.Connect(nats.Config{Server: d.cfg.NATS, Log: log, Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -413,7 +414,7 @@ func TestTwoProcessesOfOneNameDoNotRunTogether(t *testing.T) {
 
 func TestATakenPortIsNamed(t *testing.T) {
 	t.Parallel()
-	cfg := connector.Config{Domain: "d", KafkaBrokers: []string{"x"}, NATSURL: "x", RedisURL: "x", MetaURL: "x", Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Link: "127.0.0.1:0"}
+	cfg := connector.Config{Domain: "d", Kafka: kafka.Server{Brokers: []string{"x"}}, NATS: nats.Server{URL: "x"}, Redis: redis.Server{URL: "x"}, MetaURL: "x", Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Link: "127.0.0.1:0"}
 	deps := connector.Deps{Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()}
 	first, err := connector.New(cfg, deps)
 	if err != nil {

@@ -50,10 +50,10 @@ func (c *Connector) assemble() (p *parts, err error) {
 	if p.feed, err = feed.New(feed.Config{URL: cfg.MetaURL, Token: cfg.MetaToken, Cache: cfg.MetaCache, Log: log}); err != nil {
 		return p, err
 	}
-	if p.redis, err = redis.Open(redis.Config{URL: cfg.RedisURL, Domain: cfg.Domain, Log: log}); err != nil {
+	if p.redis, err = redis.Open(redis.Config{Server: cfg.Redis, Domain: cfg.Domain, Log: log}); err != nil {
 		return p, err
 	}
-	if p.nats, err = nats.Connect(nats.Config{URL: cfg.NATSURL, Name: cfg.Name, Log: log, Metrics: metrics}); err != nil {
+	if p.nats, err = nats.Connect(nats.Config{Server: cfg.NATS, Name: cfg.Name, Log: log, Metrics: metrics}); err != nil {
 		return p, err
 	}
 	sessions := roster.New(cfg.Lanes)
@@ -91,7 +91,7 @@ func (c *Connector) assemble() (p *parts, err error) {
 
 func (c *Connector) kafka() kafka.Config {
 	return kafka.Config{
-		Brokers: c.cfg.KafkaBrokers, Domain: c.cfg.Domain, Lanes: c.cfg.Lanes, Generation: c.cfg.KafkaGeneration,
+		Server: c.cfg.Kafka, Domain: c.cfg.Domain, Lanes: c.cfg.Lanes, Generation: c.cfg.KafkaGeneration,
 		Log: c.deps.Log, Metrics: c.deps.Metrics,
 	}
 }

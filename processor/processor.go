@@ -5,6 +5,7 @@
 package processor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,18 +32,23 @@ import (
 // Config is what an operator sets. All processors of a domain have the same but
 // for HTTP.
 type Config struct {
-	Domain       string
-	HTTP         string   // where /healthz, /readyz and /metrics are served, HOST:PORT
-	KafkaBrokers []string // HOST:PORT
-	Lanes        int      // partitions of the domain's log; never changes
-	Generation   uint32   // raised when the log's topic was made anew; at least 1
-	NATSURL      string
-	RedisURL     string
-	MailboxURL   string // file:DIR
-	MetaURL      string
-	MetaToken    string
-	MetaCache    string // where the last good description of the network is kept; empty: nowhere
-	BacklogBytes int64  // of one lane, from which on connectors accept nothing for it; 0: no limit
+	Domain string
+	HTTP   string // where /healthz, /readyz and /metrics are served, HOST:PORT; default ":8081"
+
+	Kafka           kafka.Server
+	KafkaGeneration uint32 // raised when the log's topic was made anew; default 1
+	Lanes           int    // partitions of the domain's log; never changes; default 24
+	NATS            nats.Server
+	Redis           redis.Server
+	MetaURL         string
+	MetaToken       string
+	MetaCache       string // where the last good description of the network is kept; empty: nowhere
+
+	MailboxURL   string        // mongodb://…, mongodb+srv://… or file:DIR
+	QuotaRows    int           // rows that may wait for one user; 0: no limit
+	QuotaBytes   int64         // bytes that may wait for one user; 0: no limit
+	ExpireAfter  time.Duration // how long a message waits at most; 0: for ever
+	BacklogBytes int64         // of one lane, from which on connectors accept nothing for it; 0: half of what the log retains
 }
 
 // Deps are what the process around a processor lends it.
@@ -70,6 +76,9 @@ type Processor struct {
 // New opens what the processor works with and binds its HTTP port. It starts
 // nothing.
 func New(cfg Config, deps Deps) (*Processor, error) {
+	cfg.HTTP = cmp.Or(cfg.HTTP, ":8081")
+	cfg.KafkaGeneration = cmp.Or(cfg.KafkaGeneration, 1)
+	cfg.Lanes = cmp.Or(cfg.Lanes, 24)
 	p := &Processor{cfg: cfg, log: deps.Log.With("service", "processor", "domain", cfg.Domain)}
 	err := p.open(deps)
 	if err != nil {
@@ -81,9 +90,6 @@ func New(cfg Config, deps Deps) (*Processor, error) {
 
 func (p *Processor) open(deps Deps) error {
 	cfg := p.cfg
-	if cfg.Generation < 1 {
-		return errors.New("generation must be at least 1")
-	}
 	var err error
 	if p.ops, err = run.NewOps(cfg.HTTP, deps.Metrics, p.log, p.Ready); err != nil {
 		return err
@@ -92,16 +98,16 @@ func (p *Processor) open(deps Deps) error {
 		return err
 	}
 	p.kafka = kafka.Config{
-		Brokers: cfg.KafkaBrokers, Domain: cfg.Domain, Lanes: cfg.Lanes, Generation: cfg.Generation,
+		Server: cfg.Kafka, Domain: cfg.Domain, Lanes: cfg.Lanes, Generation: cfg.KafkaGeneration,
 		Log: p.log, Metrics: deps.Metrics,
 	}
 	if p.producer, err = kafka.NewProducer(p.kafka); err != nil {
 		return err
 	}
-	if p.plane, err = nats.Connect(nats.Config{URL: cfg.NATSURL, Name: "processor." + cfg.Domain, Log: p.log, Metrics: deps.Metrics}); err != nil {
+	if p.plane, err = nats.Connect(nats.Config{Server: cfg.NATS, Name: "processor." + cfg.Domain, Log: p.log, Metrics: deps.Metrics}); err != nil {
 		return err
 	}
-	if p.registry, err = redis.Open(redis.Config{URL: cfg.RedisURL, Domain: cfg.Domain, Log: p.log}); err != nil {
+	if p.registry, err = redis.Open(redis.Config{Server: cfg.Redis, Domain: cfg.Domain, Log: p.log}); err != nil {
 		return err
 	}
 	if p.feed, err = feed.New(feed.Config{URL: cfg.MetaURL, Token: cfg.MetaToken, Cache: cfg.MetaCache, Log: p.log}); err != nil {
@@ -208,7 +214,7 @@ func (p *Processor) serveLanes(ctx context.Context) error {
 		return nil
 	}
 	deps := lane.Deps{
-		Domain: p.cfg.Domain, Lanes: p.cfg.Lanes, Generation: p.cfg.Generation, BacklogBytes: p.cfg.BacklogBytes,
+		Domain: p.cfg.Domain, Lanes: p.cfg.Lanes, Generation: p.cfg.KafkaGeneration, BacklogBytes: p.cfg.BacklogBytes,
 		Producer: p.producer, Plane: p.plane, Store: p.store, Connectors: p.roll, Network: p.feed, Metrics: p.lanes, Log: p.log,
 	}
 	group, err := kafka.NewGroup(p.kafka, func(ctx context.Context, l *kafka.Lane) error {

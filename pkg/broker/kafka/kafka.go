@@ -63,11 +63,26 @@ const (
 	maxBackoff = 5 * time.Second
 )
 
+// Server says where the brokers are and how to talk to them.
+type Server struct {
+	Brokers []string // HOST:PORT, at least one
+
+	TLS      bool
+	CAFile   string // certificates to trust instead of the system's; implies TLS
+	CertFile string // the client's certificate; implies TLS
+	KeyFile  string // and its key
+
+	SASL     string // plain, scram-sha-256 or scram-sha-512; empty: no login
+	User     string
+	Password string
+}
+
 // Config says which log it is.
 type Config struct {
-	Brokers []string // host:port, at least one
-	Domain  string
-	Lanes   int // partitions of in.<domain>; the same for ever
+	Server
+
+	Domain string
+	Lanes  int // partitions of in.<domain>; the same for ever
 
 	// Generation is raised by an operator after the topic was made anew: what a
 	// group has committed in an earlier generation no longer counts.

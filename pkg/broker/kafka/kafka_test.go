@@ -29,7 +29,7 @@ func startBroker(t *testing.T, dir string, port int) *embedded.KafkaBroker {
 
 func configFor(addr string) kafka.Config {
 	return kafka.Config{
-		Brokers: []string{addr}, Domain: "domain-01", Lanes: lanes,
+		Server: kafka.Server{Brokers: []string{addr}}, Domain: "domain-01", Lanes: lanes,
 		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 	}
 }

@@ -47,9 +47,17 @@ const (
 	maxPendingBytes    = 64 << 20
 )
 
+// Server says where the live plane is and how to talk to it.
+type Server struct {
+	URL             string // nats://HOST:PORT or tls://…, or several separated by commas; it may carry credentials and is never logged
+	CAFile          string // certificates to trust instead of the system's; implies TLS
+	CredentialsFile string // a .creds file with a user's token and key
+}
+
 // Config says which live plane it is.
 type Config struct {
-	URL  string // nats://host:port, or several separated by commas; it may carry credentials and is never logged
+	Server
+
 	Name string // how the server calls this connection
 
 	Log *slog.Logger

@@ -27,7 +27,7 @@ func startServer(t *testing.T, port int) *embedded.NATSServer {
 
 func connect(t *testing.T, url string, registry *prometheus.Registry) *nats.Conn {
 	t.Helper()
-	c, err := nats.Connect(nats.Config{URL: url, Name: "test", Log: slog.New(slog.DiscardHandler), Metrics: registry})
+	c, err := nats.Connect(nats.Config{Server: nats.Server{URL: url}, Name: "test", Log: slog.New(slog.DiscardHandler), Metrics: registry})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +239,7 @@ func TestTwoConnectionsCannotShareARegistry(t *testing.T) {
 	server := startServer(t, 0)
 	registry := prometheus.NewRegistry()
 	connect(t, server.URL(), registry)
-	if _, err := nats.Connect(nats.Config{URL: server.URL(), Log: slog.New(slog.DiscardHandler), Metrics: registry}); err == nil {
+	if _, err := nats.Connect(nats.Config{Server: nats.Server{URL: server.URL()}, Log: slog.New(slog.DiscardHandler), Metrics: registry}); err == nil {
 		t.Error("the second was accepted")
 	}
 }

@@ -40,9 +40,16 @@ const (
 	putChunk = 500 // sessions in one round trip
 )
 
+// Server says where Redis is and how to talk to it.
+type Server struct {
+	URL    string // redis://… or rediss://…; it may carry credentials and is never logged
+	CAFile string // certificates to trust instead of the system's, with rediss://
+}
+
 // Config says which Redis, and which domain in it.
 type Config struct {
-	URL    string // redis://… or rediss://…; it may carry credentials and is never logged
+	Server
+
 	Domain string
 	Log    *slog.Logger
 }

@@ -44,7 +44,7 @@ func open(t *testing.T) *redis.Registry {
 func openAt(t *testing.T, url string) *redis.Registry {
 	t.Helper()
 	domain := fmt.Sprintf("%x", time.Now().UnixNano()) + strings.ToLower(t.Name())
-	r, err := redis.Open(redis.Config{URL: url, Domain: domain[:min(len(domain), 63)], Log: slog.New(slog.DiscardHandler)})
+	r, err := redis.Open(redis.Config{Server: redis.Server{URL: url}, Domain: domain[:min(len(domain), 63)], Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestLeasesAreSortedAndThoseOfTheDomainOnly(t *testing.T) {
 	t.Parallel()
 	url := startServer(t, 0).URL()
 	r := openAt(t, url)
-	other, err := redis.Open(redis.Config{URL: url, Domain: "other", Log: slog.New(slog.DiscardHandler)})
+	other, err := redis.Open(redis.Config{Server: redis.Server{URL: url}, Domain: "other", Log: slog.New(slog.DiscardHandler)})
 	must(t, err)
 	defer other.Close()
 	must(t, r.Renew(t.Context(), connector("c2", 1), ttl))
@@ -258,7 +258,7 @@ func TestAMissingRedisIsAnErrorSoon(t *testing.T) {
 
 func TestABadURLDoesNotGetIntoTheError(t *testing.T) {
 	t.Parallel()
-	_, err := redis.Open(redis.Config{URL: "redis://:secret@host:port/x", Domain: "domain-01", Log: slog.New(slog.DiscardHandler)})
+	_, err := redis.Open(redis.Config{Server: redis.Server{URL: "redis://:secret@host:port/x"}, Domain: "domain-01", Log: slog.New(slog.DiscardHandler)})
 	if err == nil || strings.Contains(err.Error(), "secret") {
 		t.Errorf("got %v", err)
 	}

@@ -21,7 +21,10 @@ import (
 
 	"github.com/linkerhq/linker/connector"
 	"github.com/linkerhq/linker/metaserver"
+	"github.com/linkerhq/linker/pkg/broker/kafka"
+	"github.com/linkerhq/linker/pkg/broker/nats"
 	"github.com/linkerhq/linker/pkg/embedded"
+	"github.com/linkerhq/linker/pkg/presence/redis"
 	"github.com/linkerhq/linker/pkg/run"
 	"github.com/linkerhq/linker/processor"
 	"github.com/linkerhq/linker/standalone/internal/console"
@@ -32,8 +35,6 @@ const Domain = "domain-01"
 
 const (
 	lanes = 4
-	// generation is that of a log that was never made anew.
-	generation = 1
 	// backlogBytes is half of what the embedded log retains of a lane: more than
 	// that is not accepted.
 	backlogBytes = embedded.RetentionBytes / 2
@@ -138,7 +139,7 @@ func (s *Stack) open() error {
 	}
 	s.processor, err = processor.New(processor.Config{
 		Domain: Domain, HTTP: s.addr(cfg.Ports.ProcessorHTTP),
-		KafkaBrokers: []string{s.kafka.Addr()}, Lanes: lanes, Generation: generation, NATSURL: s.nats.URL(), RedisURL: s.redis.URL(),
+		Kafka: kafka.Server{Brokers: []string{s.kafka.Addr()}}, Lanes: lanes, NATS: nats.Server{URL: s.nats.URL()}, Redis: redis.Server{URL: s.redis.URL()},
 		MailboxURL: "file:" + filepath.Join(cfg.Data, "mailbox"), MetaURL: metaURL, MetaToken: token,
 		MetaCache: filepath.Join(cfg.Data, "processor-network.json"), BacklogBytes: backlogBytes,
 	}, processor.Deps{Log: log, Metrics: registry})
@@ -150,7 +151,7 @@ func (s *Stack) open() error {
 	}
 	s.connector, err = connector.New(connector.Config{
 		Domain: Domain, Listen: s.addr(cfg.Ports.Websocket), Link: s.addr(cfg.Ports.Link), HTTP: s.addr(cfg.Ports.ConnectorHTTP),
-		KafkaBrokers: []string{s.kafka.Addr()}, KafkaGeneration: generation, Lanes: lanes, NATSURL: s.nats.URL(), RedisURL: s.redis.URL(),
+		Kafka: kafka.Server{Brokers: []string{s.kafka.Addr()}}, Lanes: lanes, NATS: nats.Server{URL: s.nats.URL()}, Redis: redis.Server{URL: s.redis.URL()},
 		MetaURL: metaURL, MetaToken: token, MetaCache: filepath.Join(cfg.Data, "connector-network.json"),
 		FrameLimit: cfg.FrameLimit, AllowedOrigins: cfg.Origins, DrainFor: cfg.DrainFor,
 	}, connector.Deps{Log: log.With("service", "connector"), Metrics: registry})

@@ -15,7 +15,10 @@ import (
 
 	"github.com/linkerhq/linker/connector"
 	"github.com/linkerhq/linker/metaserver"
+	"github.com/linkerhq/linker/pkg/broker/kafka"
+	"github.com/linkerhq/linker/pkg/broker/nats"
 	"github.com/linkerhq/linker/pkg/embedded"
+	"github.com/linkerhq/linker/pkg/presence/redis"
 	"github.com/linkerhq/linker/processor"
 )
 
@@ -115,8 +118,8 @@ func newDomain(t *testing.T) *domain {
 func (d *domain) processor(t *testing.T) (stop func()) {
 	t.Helper()
 	p, err := processor.New(processor.Config{
-		Domain: "domain-01", HTTP: "127.0.0.1:0", KafkaBrokers: []string{d.kafka.Addr()}, Lanes: 2, Generation: 1,
-		NATSURL: d.nats.URL(), RedisURL: d.redis.URL(), MailboxURL: "file:" + filepath.Join(d.dir, "mailbox"), MetaURL: d.meta, MetaToken: token,
+		Domain: "domain-01", HTTP: "127.0.0.1:0", Kafka: kafka.Server{Brokers: []string{d.kafka.Addr()}}, Lanes: 2,
+		NATS: nats.Server{URL: d.nats.URL()}, Redis: redis.Server{URL: d.redis.URL()}, MailboxURL: "file:" + filepath.Join(d.dir, "mailbox"), MetaURL: d.meta, MetaToken: token,
 	}, processor.Deps{Log: d.log, Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
@@ -128,8 +131,8 @@ func (d *domain) connector(t *testing.T) (url string) {
 	t.Helper()
 	c, err := connector.New(connector.Config{
 		Domain: "domain-01", Listen: "127.0.0.1:0", Link: "127.0.0.1:0", HTTP: "127.0.0.1:0",
-		KafkaBrokers: []string{d.kafka.Addr()}, KafkaGeneration: 1, Lanes: 2,
-		NATSURL: d.nats.URL(), RedisURL: d.redis.URL(), MetaURL: d.meta, MetaToken: token,
+		Kafka: kafka.Server{Brokers: []string{d.kafka.Addr()}}, Lanes: 2,
+		NATS: nats.Server{URL: d.nats.URL()}, Redis: redis.Server{URL: d.redis.URL()}, MetaURL: d.meta, MetaToken: token,
 	}, connector.Deps{Log: d.log, Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,10 @@ import (
 // Patience is how long a lease must be missing before its connector is dead.
 const Patience = 2 * time.Second
 
+// settledAfter is how long a store must have answered and forgotten nothing until
+// everybody who is alive has renewed a lease in it.
+const settledAfter = 3 * time.Second
+
 // View is what the store says at one moment.
 type View struct {
 	Leases []ident.Connector // the live leases of the domain
@@ -123,6 +127,10 @@ func (w *Watch) State(c ident.Connector) State {
 		return Dead
 	}
 }
+
+// Settled says whether the store has answered, and forgotten nothing, for so long
+// that whoever has no lease in it is not there.
+func (w *Watch) Settled() bool { return !w.since.IsZero() && w.last.Sub(w.since) >= settledAfter }
 
 // Alive returns the connectors that the last view showed, in no particular order.
 func (w *Watch) Alive() []ident.Connector {

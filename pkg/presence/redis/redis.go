@@ -32,7 +32,14 @@ import (
 // processes run under one name, and the second must not.
 var ErrTaken = errors.New("another process holds the lease of this connector name")
 
+// ErrBuried says that the connector was declared dead: the lanes have ended its
+// sessions, or will. It holds for this incarnation for ever.
+var ErrBuried = errors.New("the connector was declared dead")
+
 const (
+	// buriedFor is how long a connector that was declared dead can learn of it.
+	buriedFor = 7 * 24 * time.Hour
+
 	dialTimeout = time.Second
 	ioTimeout   = 500 * time.Millisecond
 	maxRetries  = 1 // everything here is idempotent
@@ -61,7 +68,7 @@ type Registry struct {
 	prefix string        // static
 	log    *slog.Logger  // static
 
-	renew, release, view *redis.Script // static
+	renew, release, bury, view *redis.Script // static
 
 	mu     sync.Mutex
 	marker string // guarded by mu: of the last view
@@ -90,6 +97,7 @@ func Open(cfg Config) (*Registry, error) {
 		log:     cfg.Log,
 		renew:   redis.NewScript(renewScript),
 		release: redis.NewScript(releaseScript),
+		bury:    redis.NewScript(buryScript),
 		view:    redis.NewScript(viewScript),
 	}, nil
 }
@@ -106,6 +114,9 @@ func (r *Registry) Close() error {
 // field that has expired counts as absent; View clears it away.
 const (
 	renewScript = `
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  return 2
+end
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 local held = redis.call('HGET', KEYS[1], ARGV[1])
@@ -116,6 +127,19 @@ if held then
   end
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. string.format('%.0f', now + tonumber(ARGV[3])))
+return 1`
+
+	buryScript = `
+local t = redis.call('TIME')
+local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+local held = redis.call('HGET', KEYS[1], ARGV[1])
+if held then
+  local incarnation, expires = string.match(held, '^(%x+) (%d+)$')
+  if incarnation == ARGV[2] and tonumber(expires) > now then
+    return 0
+  end
+end
+redis.call('SET', KEYS[2], '1', 'PX', ARGV[3])
 return 1`
 
 	releaseScript = `
@@ -148,16 +172,31 @@ return answer`
 )
 
 // Renew takes the lease of a connector, or prolongs it: it lasts ttl from now.
-// ErrTaken if another incarnation holds a lease of that name that has not ended.
+// ErrTaken if another incarnation holds a lease of that name that has not ended,
+// ErrBuried if this one was declared dead.
 func (r *Registry) Renew(ctx context.Context, c ident.Connector, ttl time.Duration) error {
-	held, err := r.renew.Run(ctx, r.client, []string{r.leasesKey()}, c.Name, c.Incarnation.String(), ttl.Milliseconds()).Int()
+	held, err := r.renew.Run(ctx, r.client, []string{r.leasesKey(), r.buriedKey(c)}, c.Name, c.Incarnation.String(), ttl.Milliseconds()).Int()
 	if err != nil {
 		return fmt.Errorf("renew the lease of %s: %w", c.Name, err)
 	}
-	if held == 0 {
+	switch held {
+	case 0:
 		return fmt.Errorf("renew the lease of %s: %w", c.Name, ErrTaken)
+	case 2:
+		return fmt.Errorf("renew the lease of %s: %w", c.Name, ErrBuried)
 	}
 	return nil
+}
+
+// Bury declares a connector dead, unless its lease stands: then it returns false.
+// A connector that is buried learns of it with its next renewal, so that nobody
+// is taken for dead who does not know.
+func (r *Registry) Bury(ctx context.Context, c ident.Connector) (bool, error) {
+	dead, err := r.bury.Run(ctx, r.client, []string{r.leasesKey(), r.buriedKey(c)}, c.Name, c.Incarnation.String(), buriedFor.Milliseconds()).Bool()
+	if err != nil {
+		return false, fmt.Errorf("declare %s dead: %w", c.Name, err)
+	}
+	return dead, nil
 }
 
 // Release ends the lease of a connector, if it is this incarnation's.
@@ -297,6 +336,10 @@ func (r *Registry) Locate(ctx context.Context, user ident.UserID) ([]ident.Conne
 }
 
 func (r *Registry) leasesKey() string { return r.prefix + "leases" }
+
+func (r *Registry) buriedKey(c ident.Connector) string {
+	return r.prefix + "buried:" + c.Incarnation.String()
+}
 
 func (r *Registry) sessionsKey(c ident.Connector) string {
 	return r.prefix + "sessions:" + c.Name + ":" + c.Incarnation.String()

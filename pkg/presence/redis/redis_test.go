@@ -97,6 +97,34 @@ func TestALeaseCanBeRenewedByItsHolderOnly(t *testing.T) {
 	}
 }
 
+func TestWhoIsDeclaredDeadLearnsOfIt(t *testing.T) {
+	t.Parallel()
+	r := open(t)
+	first, second := connector("c1", 1), connector("c1", 2)
+	must(t, r.Renew(t.Context(), first, ttl))
+	bury := func(c ident.Connector, want bool) {
+		t.Helper()
+		got, err := r.Bury(t.Context(), c)
+		must(t, err)
+		if got != want {
+			t.Errorf("burying %v: %v, want %v", c, got, want)
+		}
+	}
+	bury(first, false) // its lease stands
+	must(t, r.Renew(t.Context(), first, ttl))
+	must(t, r.Release(t.Context(), first))
+	bury(first, true)
+	bury(first, true)
+	if err := r.Renew(t.Context(), first, ttl); !errors.Is(err, redis.ErrBuried) {
+		t.Errorf("renewed after the burial: %v, want %v", err, redis.ErrBuried)
+	}
+	must(t, r.Renew(t.Context(), second, ttl))
+	bury(first, true)
+	if got := leases(t, r); !slices.Equal(got, []ident.Connector{second}) {
+		t.Errorf("leases of the successor: %v", got)
+	}
+}
+
 func TestALeaseEndsByItself(t *testing.T) {
 	t.Parallel()
 	r := open(t)

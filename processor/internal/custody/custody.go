@@ -106,6 +106,12 @@ type Buried struct{ Burial Burial }
 // ConnectorDied says that a connector's lease has run out.
 type ConnectorDied struct{ Connector ident.Connector }
 
+// Assembled says that every connector whose lease stands has told its sessions to
+// this owner: users who were announced as connected, and whom none of them has
+// claimed, are gone. It comes once, and the later the better: as long as it is
+// not certain who is there, nobody is announced as gone.
+type Assembled struct{}
+
 // NetworkChanged replaces the description of the network.
 type NetworkChanged struct{ Network *topology.Snapshot }
 
@@ -123,6 +129,7 @@ func (AnnouncedSaved) event() {}
 func (Produced) event()       {}
 func (Buried) event()         {}
 func (ConnectorDied) event()  {}
+func (Assembled) event()      {}
 func (NetworkChanged) event() {}
 func (Ticked) event()         {}
 

@@ -29,8 +29,27 @@ type change struct {
 func (p *presence) idle() bool { return len(p.changes) == 0 && !p.loading }
 
 // kept says whether the entry must stay in memory although nothing is under way:
-// until the lane has started, it is what the epoch is judged by.
-func (p *presence) kept(s *State) bool { return p.known && !s.started }
+// until it is certain who is connected, it tells who is missing.
+func (p *presence) kept(s *State) bool { return p.known && !(s.started && s.assembled) }
+
+// missing writes into the lane, once everything is known, that the users are gone
+// who were announced as connected and whom nobody has claimed: the end of
+// sessions of which no record tells has its place in the log like any other.
+func (s *State) missing(fx *Effects) {
+	if !s.started || !s.assembled {
+		return
+	}
+	for _, u := range s.users {
+		if u.announced.Connected && len(u.open) == 0 {
+			fx.Produce = append(fx.Produce, Produce{Envelope: envelope.Envelope{
+				Kind: envelope.KindLogout, To: []envelope.Recipient{{User: u.id}},
+			}})
+		}
+	}
+	for _, u := range s.users {
+		s.forget(u)
+	}
+}
 
 // presenceChanged notes that a record may have changed whether a user is
 // connected. The record stays unsettled until its master has been told.
@@ -63,6 +82,8 @@ func (s *State) announce(u *user, fx *Effects) {
 			s.produceEvent(u, app.Master, fx)
 		case u.known && order < 0, u.announced.Connected == c.connected:
 			s.changeDone(u)
+		case !c.connected && !s.assembled:
+			s.changeDone(u) // a session that has not been claimed yet may be left; see missing
 		default:
 			u.busy = true
 			u.announced = mailbox.Announced{User: u.id, Connected: c.connected, N: u.announced.N + 1, Pos: c.pos}

@@ -317,23 +317,21 @@ func (s *State) connectorDown(offset int64, e *envelope.Envelope, fx *Effects) {
 	s.absent(offset, pos, affected, fx)
 }
 
-// epoch begins this owner's time, if the record is its own: users who were
-// announced as connected and whose sessions nobody has claimed are gone.
+// epoch begins this owner's time, if the record is its own: users whom a
+// connector has claimed are connected, whatever was announced.
 func (s *State) epoch(offset int64, fx *Effects) {
 	affected := map[ident.UserID]*user{}
 	if offset == s.cfg.Epoch {
 		s.started = true
 		for id, u := range s.users {
-			if u.announced.Connected != (len(u.open) > 0) {
+			if !u.announced.Connected && len(u.open) > 0 {
 				affected[id] = u
 			}
 		}
 	}
 	s.absent(offset, s.pos(offset), affected, fx)
 	if offset == s.cfg.Epoch {
-		for _, u := range s.users {
-			s.forget(u)
-		}
+		s.missing(fx)
 	}
 }
 

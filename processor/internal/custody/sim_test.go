@@ -153,11 +153,25 @@ func (w *world) take() {
 	}
 	for _, c := range w.connectors {
 		c.epoch = w.epoch
-		if w.lossy && w.rng.IntN(3) == 0 { // its answer comes late
+		if w.lossy && w.rng.IntN(3) > 0 { // its answer comes late
 			w.late = append(w.late, c.join(w.epoch))
 			continue
 		}
 		w.step(&custody.Answered{Answers: c.join(w.epoch)})
+	}
+	w.assemble()
+}
+
+// unheard lists the connectors that have not told the owner their sessions.
+func (w *world) unheard() []ident.Connector {
+	all := slices.SortedFunc(maps.Keys(w.connectors), func(a, b ident.Connector) int { return strings.Compare(a.Name, b.Name) })
+	return w.state.Unheard(all)
+}
+
+// assemble tells the owner when all connectors have told it their sessions.
+func (w *world) assemble() {
+	if len(w.unheard()) == 0 {
+		w.step(&custody.Assembled{})
 	}
 }
 
@@ -236,6 +250,7 @@ func (w *world) collect() {
 		}
 	})
 	for _, a := range fx.Announce {
+		w.checkGone(a)
 		writes = append(writes, func() {
 			w.store.announced[a.User] = a
 			w.results = append(w.results, &custody.AnnouncedSaved{Announced: a})
@@ -265,6 +280,16 @@ func (w *world) collect() {
 	})
 	w.jobs = append(w.jobs, writes...)
 	fx.Reset()
+}
+
+// checkGone looks at the moment when a user is announced as gone: whoever was
+// logged in then must not be.
+func (w *world) checkGone(a mailbox.Announced) {
+	for _, s := range w.openSockets(a.User) {
+		if !a.Connected && s.login < a.Pos.Offset {
+			w.fatalf("%s is announced as gone at %d and is there as %d since %d", a.User, a.Pos.Offset, s.id, s.login)
+		}
+	}
 }
 
 func (w *world) provedBySomebody(id ident.MessageID) bool {
@@ -591,6 +616,10 @@ func (w *world) joinLate() {
 		}
 	}
 	w.late = nil
+	for _, id := range w.unheard() { // it asks those who began since
+		w.step(&custody.Answered{Answers: w.connectors[id].join(w.epoch)})
+	}
+	w.assemble()
 }
 
 func (w *world) finish(faults bool) {
@@ -768,7 +797,7 @@ func (w *world) run(moves int, f faults) {
 			}
 		case 6:
 			w.save()
-			if w.rng.IntN(2) == 0 {
+			if w.rng.IntN(20) == 0 {
 				w.joinLate()
 			}
 		case 7, 8:

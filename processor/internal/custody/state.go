@@ -31,24 +31,25 @@ type State struct {
 	now     time.Time
 	network *topology.Snapshot
 
-	users    map[ident.UserID]*user
-	sessions map[uint64]*session // open, or gone and not yet logged out
-	log      settling
-	windows  *window.Windows
-	waiting  []*item          // unsettled, in the order taken: the next ones to spill
-	catching map[*target]bool // behind, with room in their windows
-	fast     map[uint64]fastWait
-	fastOld  map[uint64]fastWait // those of the minute before
-	fastTurn time.Time           // when fast was begun
-	token    uint64              // the last one given to a FAST message
-	serial   uint64              // the last one given to a Read or Count
-	dead     map[ident.Connector]bool
-	heard    map[ident.Connector]bool // have told their sessions to this owner
-	parked   []parked                 // in the order of the log
-	departed map[uint64]time.Time     // sessions that have logged out lately
-	held     int                      // bytes of records in memory
-	logged   int                      // bytes of records of which only the log has custody
-	started  bool
+	users     map[ident.UserID]*user
+	sessions  map[uint64]*session // open, or gone and not yet logged out
+	log       settling
+	windows   *window.Windows
+	waiting   []*item          // unsettled, in the order taken: the next ones to spill
+	catching  map[*target]bool // behind, with room in their windows
+	fast      map[uint64]fastWait
+	fastOld   map[uint64]fastWait // those of the minute before
+	fastTurn  time.Time           // when fast was begun
+	token     uint64              // the last one given to a FAST message
+	serial    uint64              // the last one given to a Read or Count
+	dead      map[ident.Connector]bool
+	heard     map[ident.Connector]bool // have told their sessions to this owner
+	parked    []parked                 // in the order of the log
+	departed  map[uint64]time.Time     // sessions that have logged out lately
+	held      int                      // bytes of records in memory
+	logged    int                      // bytes of records of which only the log has custody
+	started   bool                     // this owner's epoch record was read
+	assembled bool                     // it is certain who is connected
 }
 
 // user is what the lane knows of one user. It is forgotten when nothing is
@@ -229,6 +230,9 @@ func (s *State) Unadopted() []ident.Connector {
 func (s *State) Unheard(alive []ident.Connector) []ident.Connector {
 	return slices.DeleteFunc(slices.Clone(alive), func(c ident.Connector) bool { return s.heard[c] })
 }
+
+// Assembled says whether it is certain who is connected.
+func (s *State) Assembled() bool { return s.assembled }
 
 // Behind is the number of targets with records waiting in the mailbox.
 func (s *State) Behind() int {

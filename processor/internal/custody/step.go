@@ -36,6 +36,9 @@ func (s *State) Step(now time.Time, event Event, fx *Effects) {
 		s.log.settle(e.Burial.Offset)
 	case *ConnectorDied:
 		s.connectorDied(e.Connector, fx)
+	case *Assembled:
+		s.assembled = true
+		s.missing(fx)
 	case *NetworkChanged:
 		s.network = e.Network
 		s.judge(fx)

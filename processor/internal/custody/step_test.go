@@ -48,6 +48,7 @@ func newBench(t *testing.T) *bench {
 	b := &bench{t: t, now: begin}
 	b.state = custody.New(custody.Config{Domain: "d", Generation: 1, Network: net}, newMetrics(t), begin)
 	b.record(envelope.Envelope{Kind: envelope.KindEpoch})
+	b.step(&custody.Assembled{})
 	return b
 }
 
@@ -393,7 +394,7 @@ func TestADeadConnectorIsWrittenIntoTheLogAndThenItsUsersAreGone(t *testing.T) {
 	b.want("message", b.message("A-2", "A-1", 1, false), "put A-1@3 proved false")
 }
 
-func TestWhoDidNotComeBackIsGoneAtTheEpoch(t *testing.T) {
+func TestWhoDidNotComeBackIsGoneWhenAllHaveTold(t *testing.T) {
 	t.Parallel()
 	net, err := topology.New(1, topology.Network{
 		Domains: []topology.Domain{{Name: "d", URLs: []string{"ws://127.0.0.1:1"}}},
@@ -412,7 +413,11 @@ func TestWhoDidNotComeBackIsGoneAtTheEpoch(t *testing.T) {
 		Epoch: envelope.Position{Generation: 1, Offset: 10}, Connector: c1, Joined: true,
 		Sessions: []delivery.SessionState{{Progress: delivery.Progress{Session: 9}, User: "A-2", L: before}},
 	}})
-	b.want("epoch", b.record(envelope.Envelope{Kind: envelope.KindEpoch}), "read A-2 after 3 before 0 limit 256; announce A-1 false 6")
+	b.want("epoch", b.record(envelope.Envelope{Kind: envelope.KindEpoch}), "read A-2 after 3 before 0 limit 256")
+	b.want("all have told", b.step(&custody.Assembled{}), "produce logout")
+	logout := envelope.Envelope{Kind: envelope.KindLogout, To: []envelope.Recipient{{User: "A-1"}}}
+	b.want("logout", b.record(logout), "load A-1")
+	b.want("loaded", b.step(&custody.Loaded{User: "A-1", Found: true, Announced: mailbox.Announced{User: "A-1", Connected: true, N: 5, Pos: before}}), "announce A-1 false 6")
 }
 
 func TestFetchReadsPagesAndEndsWithWhatIsLeft(t *testing.T) {

@@ -102,12 +102,26 @@ func (d *Driver) tick() {
 			d.step(&custody.ConnectorDied{Connector: c})
 		}
 	}
+	if !d.state.Assembled() && d.assembled() {
+		d.step(&custody.Assembled{})
+	}
 	retry := d.retry
 	d.retry = nil
 	for _, p := range retry {
 		d.produce(p)
 	}
 	d.step(&custody.Ticked{})
+}
+
+// assembled says whether all connectors that are there have told their sessions.
+func (d *Driver) assembled() bool {
+	now := time.Now()
+	if d.unsure.IsZero() || !d.Connectors.Settled() || !d.Plane.Connected() {
+		d.unsure = now
+		return false
+	}
+	alive, _ := d.Connectors.Alive()
+	return len(d.state.Unheard(alive)) == 0 || now.Sub(d.unsure) >= unheardFor
 }
 
 // periodic commits what is settled, as long as this process is the owner.
@@ -148,8 +162,8 @@ func (d *Driver) execute() {
 	for _, p := range fx.Produce {
 		d.produce(p)
 	}
-	if len(fx.Bury) > 0 {
-		d.Metrics.buried.Add(float64(len(fx.Bury)))
+	for i := range fx.Bury {
+		d.Metrics.bury(fx.Bury[i].Reason)
 	}
 	d.store.effects(fx)
 	fx.Reset()
@@ -213,6 +227,7 @@ func (d *Driver) giveUp(work context.Context, c *committer) error {
 func (d *Driver) publishMetrics() {
 	m := d.Metrics
 	m.lag.WithLabelValues(d.label).Set(float64(d.lag.records()))
+	m.backlog.WithLabelValues(d.label).Set(float64(d.lag.bytes()))
 	m.unsettled.WithLabelValues(d.label).Set(float64(d.state.Unsettled()))
 	m.behind.WithLabelValues(d.label).Set(float64(d.state.Behind()))
 	m.sessions.WithLabelValues(d.label).Set(float64(d.state.Sessions()))

@@ -35,6 +35,7 @@ const (
 	expireEvery   = time.Hour
 	joinEvery     = 250 * time.Millisecond
 	joinFor       = 2 * time.Second // connectors that have not answered by then are waited for no longer
+	unheardFor    = 10 * time.Second // a connector that says nothing for so long keeps no announcement up
 	handOverFor   = time.Second     // proofs are waited for so long when a lane is given up in good order
 	stopFor       = 1500 * time.Millisecond
 
@@ -51,7 +52,9 @@ type Connectors interface {
 	// Alive returns those whose leases stand; known is false as long as the
 	// registry has not been read.
 	Alive() (list []ident.Connector, known bool)
-	// Dead says whether the connector's lease has run out for certain.
+	// Settled says whether every connector that is there is among them.
+	Settled() bool
+	// Dead says whether the connector was declared dead.
 	Dead(c ident.Connector) bool
 }
 
@@ -91,6 +94,7 @@ type Driver struct {
 	retry   []custody.Produce // that the log could not take
 	network *topology.Snapshot
 	lag     lagMeter
+	unsure  time.Time // when it was last not certain that all connectors could be heard
 
 	store *storeQueue
 }
@@ -105,7 +109,7 @@ func NewDriver(deps Deps, lane *kafka.Lane) *Driver {
 		inbox:   newInbox(),
 		records: make(chan []kafka.Record),
 	}
-	d.store = newStoreQueue(deps.Store, lane, deps.Producer, d.log, d.inbox)
+	d.store = newStoreQueue(deps, lane, d.log, d.inbox)
 	return d
 }
 

@@ -20,6 +20,9 @@ const (
 // Registry is where connectors hold their leases.
 type Registry interface {
 	View(ctx context.Context) (presence.View, error)
+	// Bury declares a connector dead, unless its lease stands: then it returns
+	// false. A connector that was buried learns of it.
+	Bury(ctx context.Context, c ident.Connector) (bool, error)
 }
 
 // Roll follows the registry. Its methods may be called by any goroutine.
@@ -29,12 +32,17 @@ type Roll struct {
 
 	mu    sync.Mutex
 	watch presence.Watch // guarded by mu
+	// dead holds, guarded by mu, whom the watch takes for dead since somebody
+	// asked: true once the registry has them buried.
+	dead map[ident.Connector]bool
 	read  bool           // guarded by mu: the registry has answered at least once
 	away  bool           // guarded by mu: its last answer was an error
 }
 
 // New returns a roll on which nobody is known yet.
-func New(registry Registry, log *slog.Logger) *Roll { return &Roll{registry: registry, log: log} }
+func New(registry Registry, log *slog.Logger) *Roll {
+	return &Roll{registry: registry, log: log, dead: map[ident.Connector]bool{}}
+}
 
 // Run follows the registry until ctx ends.
 func (r *Roll) Run(ctx context.Context) error {
@@ -58,19 +66,51 @@ func (r *Roll) look(ctx context.Context) {
 		return
 	}
 	r.mu.Lock()
-	died := r.watch.Observe(time.Now(), view, err)
+	for _, c := range r.watch.Observe(time.Now(), view, err) {
+		r.dead[c] = r.dead[c]
+	}
 	changed := r.away != (err != nil)
 	r.away = err != nil
 	r.read = r.read || err == nil
 	r.mu.Unlock()
-	for _, c := range died {
-		r.log.Warn("connector is dead: its lease has run out", "connector", c.Name, "incarnation", c.Incarnation.String())
+	if err == nil {
+		r.bury(bounded)
 	}
 	switch {
 	case changed && err != nil:
 		r.log.Warn("presence is frozen: the registry does not answer", "error", err)
 	case changed:
 		r.log.Info("the registry answers again")
+	}
+}
+
+// bury declares those dead who seem so. It is not true before the registry has
+// it: until then a connector can come back with its sessions.
+func (r *Roll) bury(ctx context.Context) {
+	r.mu.Lock()
+	var list []ident.Connector
+	for c, buried := range r.dead {
+		if !buried {
+			list = append(list, c)
+		}
+	}
+	r.mu.Unlock()
+	for _, c := range list {
+		buried, err := r.registry.Bury(ctx, c)
+		if err != nil {
+			r.log.Warn("connector not declared dead yet", "connector", c.Name, "error", err)
+			return
+		}
+		r.mu.Lock()
+		if buried {
+			r.dead[c] = true
+		} else {
+			delete(r.dead, c)
+		}
+		r.mu.Unlock()
+		if buried {
+			r.log.Warn("connector is dead: its lease has run out", "connector", c.Name, "incarnation", c.Incarnation.String())
+		}
 	}
 }
 
@@ -82,9 +122,24 @@ func (r *Roll) Alive() (list []ident.Connector, known bool) {
 	return r.watch.Alive(), r.read
 }
 
-// Dead says whether a connector is gone for certain.
+// Settled says whether the registry has answered, and forgotten nothing, for so
+// long that every connector that is there has shown itself.
+func (r *Roll) Settled() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.watch.Settled()
+}
+
+// Dead says whether a connector is gone for certain, and for ever. Of one that
+// only seems so it is known a moment later.
 func (r *Roll) Dead(c ident.Connector) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.watch.State(c) == presence.Dead
+	if r.dead[c] {
+		return true
+	}
+	if r.watch.State(c) == presence.Dead {
+		r.dead[c] = false
+	}
+	return false
 }

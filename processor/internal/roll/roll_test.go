@@ -16,15 +16,28 @@ import (
 
 // registry says what a test wants it to say.
 type registry struct {
-	mu   sync.Mutex
-	view presence.View
-	err  error
+	mu      sync.Mutex
+	view    presence.View
+	err     error
+	renewed bool // the connector was quicker than the burial
+}
+
+func (r *registry) Bury(context.Context, ident.Connector) (bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.renewed, r.err
 }
 
 func (r *registry) View(context.Context) (presence.View, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.view, r.err
+}
+
+func (r *registry) set(change func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change()
 }
 
 func (r *registry) say(err error, leases ...ident.Connector) {
@@ -65,8 +78,23 @@ func TestARollFollowsTheLeases(t *testing.T) {
 		reg.say(nil)
 		time.Sleep(time.Second)
 		expect("when the lease has just gone", 0, true, false)
+		reg.set(func() { reg.renewed = true })
 		time.Sleep(2 * time.Second)
+		expect("when it has been missing for a while, but renews its lease just then", 0, true, false)
+		reg.set(func() { reg.renewed = false })
+		time.Sleep(time.Second)
 		expect("when it has been missing for a while", 0, true, true)
+		if !r.Settled() {
+			t.Error("not settled after four seconds")
+		}
+		reg.say(nil, c)
+		time.Sleep(time.Second)
+		expect("when it was declared dead before", 1, true, true)
+		reg.say(errors.New("away"))
+		time.Sleep(time.Second)
+		if r.Settled() {
+			t.Error("settled while the registry is away")
+		}
 		cancel()
 		running.Wait()
 	})

@@ -11,13 +11,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/linkerhq/linker/connector/internal/lease"
 	"github.com/linkerhq/linker/connector/internal/linkport"
 	"github.com/linkerhq/linker/pkg/run"
 )
@@ -92,51 +93,51 @@ func (c *Connector) ready() error {
 
 // Run serves until ctx ends or a part fails for good, and drains. It returns
 // when all its goroutines have ended; its listeners are closed then.
+//
+// When the domain has taken the connector for dead, because it did not run for a
+// while or was cut off, its clients are told to come back, and it begins a new life
+// as another incarnation.
 func (c *Connector) Run(ctx context.Context) error {
-	p, err := c.assemble()
-	if err != nil {
-		return errors.Join(err, c.Close())
+	begun := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "linker_connector_lives_total", Help: "Times that the connector began to serve: once, and again whenever the domain had taken it for dead.",
+	})
+	if err := c.deps.Metrics.Register(begun); err != nil {
+		return errors.Join(fmt.Errorf("register connector metrics: %w", err), c.Close())
 	}
-	// The parts outlive ctx: they are needed for draining.
-	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopWork()
-	failed := make(chan error, 1) // the first failure counts
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	// Health is told until the end, also while it drains.
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
 	var running sync.WaitGroup
-	for what, part := range p.runners(c) {
+	part := func(what string, run func(context.Context) error, until context.Context) {
 		running.Go(func() {
-			if err := part(work); err != nil {
-				select {
-				case failed <- fmt.Errorf("%s: %w", what, err):
-				default:
-				}
+			if err := run(until); err != nil {
+				fail(fmt.Errorf("%s: %w", what, err))
 			}
 		})
 	}
-	server := c.server(p)
-	running.Go(func() {
-		if err := server.Serve(c.listener); !errors.Is(err, http.ErrServerClosed) {
-			select {
-			case failed <- fmt.Errorf("serve websockets: %w", err):
-			default:
-			}
+	entry := newDoor(c.listener)
+	part("take connections", entry.run, ctx)
+	part("serve health", c.ops.Run, work)
+	part("answer links", c.links.Run, ctx)
+	var err error
+	for {
+		begun.Inc()
+		err = c.live(ctx, entry)
+		if !errors.Is(err, lease.ErrLost) || ctx.Err() != nil {
+			break
 		}
-	})
-	running.Go(func() { c.warnOfOpenApps(work, p) })
-	c.parts.Store(p)
-	c.deps.Log.Info("connector serves", "name", c.cfg.Name, "domain", c.cfg.Domain, "websocket", c.Addr().String(), "http", c.HTTPAddr().String())
-
-	var failure error
-	select {
-	case <-ctx.Done():
-	case failure = <-failed:
+		c.deps.Log.Warn("connector begins a new life, its clients come back", "name", c.cfg.Name, "error", err)
 	}
-	c.parts.Store(nil)
-	c.drain(work, p, server)
-	stopWork()
+	if cause := context.Cause(ctx); err == nil && !errors.Is(cause, context.Canceled) {
+		err = cause
+	}
+	fail(nil)
+	stop()
 	running.Wait()
-	p.close(context.WithoutCancel(ctx))
 	c.deps.Log.Info("connector has stopped", "name", c.cfg.Name)
-	return failure
+	return err
 }
 
 // warnOfOpenApps tells the operator, once the network is known, which apps let
@@ -160,32 +161,5 @@ func (c *Connector) warnOfOpenApps(ctx context.Context, p *parts) {
 	}
 	if len(open) > 0 {
 		c.deps.Log.Warn("whoever reaches the port can log in as any user of these apps: they have no authEnabled", "apps", open, "websocket", c.Addr().String())
-	}
-}
-
-func (c *Connector) server(p *parts) *http.Server {
-	return &http.Server{
-		Handler:           p.gateway,
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(c.deps.Log.Handler(), slog.LevelDebug),
-	}
-}
-
-// drain ends all sessions and waits until the log has their last records.
-func (c *Connector) drain(work context.Context, p *parts, server *http.Server) {
-	ctx, cancel := context.WithTimeout(work, c.cfg.DrainFor)
-	defer cancel()
-	handshakes, cancelHandshakes := context.WithTimeout(ctx, handshakeTime)
-	defer cancelHandshakes()
-	if server.Shutdown(handshakes) != nil {
-		_ = server.Close() // what is not upgraded yet is cut
-	}
-	if err := p.gateway.Drain(ctx); err != nil {
-		c.deps.Log.Warn("sessions left behind", "error", err)
-	}
-	if err := p.uplink.Settled(ctx); err != nil {
-		c.deps.Log.Warn("records without acknowledgement left behind", "error", err)
 	}
 }

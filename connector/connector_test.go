@@ -399,6 +399,55 @@ func TestTheEndDrains(t *testing.T) {
 	}
 }
 
+func TestAConnectorThatWasDeclaredDeadBeginsANewLife(t *testing.T) {
+	t.Parallel()
+	d := newDomain(t)
+	c, stop := d.start()
+	user := d.login(c, "ANZ-1")
+	registry, err := redis.Open(redis.Config{Server: d.cfg.Redis, Domain: d.cfg.Domain, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer registry.Close()
+	lease := func() ident.Connector {
+		list, err := registry.Leases(t.Context())
+		if err != nil || len(list) > 1 {
+			t.Fatalf("leases %v, %v", list, err)
+		}
+		if len(list) == 0 {
+			return ident.Connector{}
+		}
+		return list[0]
+	}
+	first := lease()
+	eventually(t, "it is declared dead", func() bool {
+		if err := registry.Release(t.Context(), first); err != nil {
+			t.Fatal(err)
+		}
+		buried, err := registry.Bury(t.Context(), first)
+		return err == nil && buried // it may have renewed its lease in between
+	})
+	user.want(`{"type":"GO_AWAY","data":{"reason":"shutting_down"`)
+	_, _, err = user.Read(t.Context())
+	var ce websocket.CloseError
+	if !errors.As(err, &ce) || ce.Code != websocket.StatusServiceRestart {
+		t.Errorf("got %v", err)
+	}
+	eventually(t, "another incarnation holds the lease", func() bool { return lease().Name == first.Name && lease() != first })
+	if !eventuallyReady(t, c) {
+		t.FailNow()
+	}
+	sender, receiver := d.login(c, "ANZ-1"), d.login(c, "ANZ-2")
+	sender.send(`{"type":"MESSAGE","data":{"to":"ANZ-2","content":"again"}}`)
+	receiver.want(`{"type":"MESSAGE","data":{"from":"ANZ-1","content":"again"}`)
+	if _, body := get(t, c, "/metrics"); !strings.Contains(body, "linker_connector_lives_total 2") {
+		t.Error("the second life is not counted")
+	}
+	if err := stop(); err != nil {
+		t.Errorf("Run returned %v", err)
+	}
+}
+
 func TestTwoProcessesOfOneNameDoNotRunTogether(t *testing.T) {
 	t.Parallel()
 	d := newDomain(t)

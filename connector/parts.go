@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/linkerhq/linker/connector/internal/downlink"
 	"github.com/linkerhq/linker/connector/internal/gateway"
 	"github.com/linkerhq/linker/connector/internal/lease"
 	"github.com/linkerhq/linker/connector/internal/roster"
-	"github.com/linkerhq/linker/connector/internal/session"
 	"github.com/linkerhq/linker/connector/internal/uplink"
 	"github.com/linkerhq/linker/pkg/broker/kafka"
 	"github.com/linkerhq/linker/pkg/broker/nats"
@@ -33,9 +34,10 @@ type parts struct {
 	lease    *lease.Lease
 }
 
-// assemble makes all parts. It is straight wiring: each one needs those before.
-func (c *Connector) assemble() (p *parts, err error) {
-	cfg, log, metrics := c.cfg, c.deps.Log, c.deps.Metrics
+// assemble makes all parts, for one life. It is straight wiring: each one needs
+// those before.
+func (c *Connector) assemble(metrics prometheus.Registerer) (p *parts, err error) {
+	cfg, log := c.cfg, c.deps.Log
 	self := ident.Connector{Name: cfg.Name, Incarnation: newIncarnation()}
 	p = &parts{}
 	defer func() {
@@ -44,7 +46,7 @@ func (c *Connector) assemble() (p *parts, err error) {
 			err = fmt.Errorf("assemble connector: %w", err)
 		}
 	}()
-	if p.producer, err = kafka.NewProducer(c.kafka()); err != nil {
+	if p.producer, err = kafka.NewProducer(c.kafka(metrics)); err != nil {
 		return p, err
 	}
 	if p.feed, err = feed.New(feed.Config{URL: cfg.MetaURL, Token: cfg.MetaToken, Cache: cfg.MetaCache, Log: log}); err != nil {
@@ -83,16 +85,15 @@ func (c *Connector) assemble() (p *parts, err error) {
 		return p, err
 	}
 	p.lease, err = lease.New(lease.Config{
-		Connector: self, Taken: redis.ErrTaken, Log: log, Metrics: metrics,
-		Slept: func() { p.gateway.Restart(session.CauseAsleep) },
+		Connector: self, Taken: redis.ErrTaken, Buried: redis.ErrBuried, Log: log, Metrics: metrics,
 	}, p.redis, sessions)
 	return p, err
 }
 
-func (c *Connector) kafka() kafka.Config {
+func (c *Connector) kafka(metrics prometheus.Registerer) kafka.Config {
 	return kafka.Config{
 		Server: c.cfg.Kafka, Domain: c.cfg.Domain, Lanes: c.cfg.Lanes, Generation: c.cfg.KafkaGeneration,
-		Log: c.deps.Log, Metrics: c.deps.Metrics,
+		Log: c.deps.Log, Metrics: metrics,
 	}
 }
 
@@ -103,11 +104,9 @@ func (p *parts) runners(c *Connector) map[string]func(context.Context) error {
 		"follow the network":  p.feed.Run,
 		"bring deliveries":    p.downlink.Run,
 		"keep the lease":      p.lease.Run,
-		"serve health":        c.ops.Run,
-		"answer links":        c.links.Run,
 		"repeat logouts":      func(ctx context.Context) error { p.uplink.Run(ctx); return nil },
 		"look after sessions": func(ctx context.Context) error { p.gateway.Run(ctx); return nil },
-		"prepare the log":     func(ctx context.Context) error { return p.prepare(ctx, c.kafka()) },
+		"prepare the log":     func(ctx context.Context) error { return p.prepare(ctx, c.kafka(nil)) },
 	}
 }
 

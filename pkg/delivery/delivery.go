@@ -183,21 +183,26 @@ type Answers struct {
 	Progress   []Progress
 	Gone       []uint64 // sessions that a batch named and that do not exist
 	FastProved []uint64 // tokens
-	Joined     bool     // Sessions is the whole list: the answer to an announcement
+	Join       Join     // with Parts: the answer to an announcement
 	Sessions   []SessionState
 }
 
-const (
-	flagJoined = 1 << iota
-)
+// Join says which part of a connector's whole list of sessions a message holds.
+// All parts of one list have the same Serial.
+type Join struct {
+	Serial uint64
+	Part   int // from 0
+	Parts  int // 0: the message is no part of a list
+}
 
 // Append appends the encoding of a.
 func (a *Answers) Append(dst []byte) []byte {
-	var flags byte
-	if a.Joined {
-		flags |= flagJoined
+	dst = append(dst, version)
+	dst = binary.AppendUvarint(dst, uint64(a.Join.Parts))
+	if a.Join.Parts > 0 {
+		dst = binary.AppendUvarint(dst, uint64(a.Join.Part))
+		dst = bin.AppendUint64(dst, a.Join.Serial)
 	}
-	dst = append(dst, version, flags)
 	dst = binary.AppendUvarint(dst, uint64(a.Lane))
 	dst = appendPosition(dst, a.Epoch)
 	dst = bin.AppendString(dst, a.Connector.Name)
@@ -209,20 +214,48 @@ func (a *Answers) Append(dst []byte) []byte {
 	dst = appendUint64s(dst, a.Gone)
 	dst = appendUint64s(dst, a.FastProved)
 	dst = binary.AppendUvarint(dst, uint64(len(a.Sessions)))
-	for _, s := range a.Sessions {
-		dst = appendProgress(dst, s.Progress)
-		dst = bin.AppendString(dst, s.User)
-		dst = appendPosition(dst, s.L)
-		dst = appendPosition(dst, s.Last)
-		dst = append(dst, byte(s.Features))
-		dst = binary.AppendUvarint(dst, uint64(len(s.Unproved)))
-		for _, u := range s.Unproved {
-			dst = binary.AppendUvarint(dst, u.D)
-			dst = appendPosition(dst, u.Pos)
-			dst = append(dst, u.ID[:]...)
-		}
+	for i := range a.Sessions {
+		dst = a.Sessions[i].append(dst)
 	}
 	return dst
+}
+
+func (s *SessionState) append(dst []byte) []byte {
+	dst = appendProgress(dst, s.Progress)
+	dst = bin.AppendString(dst, s.User)
+	dst = appendPosition(dst, s.L)
+	dst = appendPosition(dst, s.Last)
+	dst = append(dst, byte(s.Features))
+	dst = binary.AppendUvarint(dst, uint64(len(s.Unproved)))
+	for _, u := range s.Unproved {
+		dst = binary.AppendUvarint(dst, u.D)
+		dst = appendPosition(dst, u.Pos)
+		dst = append(dst, u.ID[:]...)
+	}
+	return dst
+}
+
+// Parts splits the answer to an announcement into messages of at most about
+// maxBytes: more only where one session alone is larger. All get the serial.
+func (a *Answers) Parts(serial uint64, maxBytes int) []Answers {
+	var lists [][]SessionState
+	var scratch []byte
+	first, size := 0, 0
+	for i := range a.Sessions {
+		scratch = a.Sessions[i].append(scratch[:0])
+		if size += len(scratch); size > maxBytes && i > first {
+			lists = append(lists, a.Sessions[first:i])
+			first, size = i, len(scratch)
+		}
+	}
+	lists = append(lists, a.Sessions[first:])
+	parts := make([]Answers, len(lists))
+	for i, list := range lists {
+		parts[i] = *a
+		parts[i].Sessions = list
+		parts[i].Join = Join{Serial: serial, Part: i, Parts: len(lists)}
+	}
+	return parts
 }
 
 // DecodeAnswers reads answers. Nothing aliases b.
@@ -232,7 +265,10 @@ func DecodeAnswers(b []byte) (Answers, error) {
 		return Answers{}, fmt.Errorf("answers: unknown version %d", v)
 	}
 	var a Answers
-	a.Joined = r.Byte()&flagJoined != 0
+	if a.Join.Parts = int(uint32(r.Uvarint())); a.Join.Parts > 0 {
+		a.Join.Part = int(uint32(r.Uvarint()))
+		a.Join.Serial = r.Uint64()
+	}
 	a.Lane = int(uint32(r.Uvarint()))
 	a.Epoch = readPosition(r)
 	a.Connector.Name = r.String()

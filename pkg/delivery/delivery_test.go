@@ -22,8 +22,42 @@ func batch() delivery.Batch {
 func answers() delivery.Answers {
 	return delivery.Answers{
 		Lane: 2, Epoch: epoch, Connector: ident.Connector{Name: "c", Incarnation: ident.Incarnation{1}},
-		Progress: []delivery.Progress{{Session: 5, Taken: 9, Proved: 8, Gap: true}}, Gone: []uint64{1, 2}, FastProved: []uint64{4}, Joined: true,
+		Progress: []delivery.Progress{{Session: 5, Taken: 9, Proved: 8, Gap: true}}, Gone: []uint64{1, 2}, FastProved: []uint64{4}, Join: delivery.Join{Serial: 1 << 63, Part: 2, Parts: 3},
 		Sessions: []delivery.SessionState{{Progress: delivery.Progress{Session: 6, Taken: 2}, User: "ANZ-1", L: epoch, Last: envelope.Position{Generation: 3, Offset: 1 << 41}, Features: envelope.FeatureAck, Unproved: []delivery.Unproved{{D: 2, Pos: epoch, ID: ident.MessageID{8}}}}},
+	}
+}
+
+func TestALongListOfSessionsIsSplitAndNothingIsLost(t *testing.T) {
+	t.Parallel()
+	whole := delivery.Answers{Lane: 3}
+	for n := range uint64(1000) {
+		s := delivery.SessionState{Progress: delivery.Progress{Session: n}, User: "ANZ-1"}
+		if n%100 == 0 {
+			s.Unproved = make([]delivery.Unproved, 2000) // larger than a part by itself
+		}
+		whole.Sessions = append(whole.Sessions, s)
+	}
+	parts := whole.Parts(7, 10_000)
+	next := uint64(0)
+	for i, part := range parts {
+		if part.Join != (delivery.Join{Serial: 7, Part: i, Parts: len(parts)}) || part.Lane != 3 {
+			t.Errorf("part %d is %+v of lane %d", i, part.Join, part.Lane)
+		}
+		if size := len(part.Append(nil)); size > 10_100 && len(part.Sessions) > 1 {
+			t.Errorf("part %d has %d bytes", i, size)
+		}
+		for _, s := range part.Sessions {
+			if s.Session != next {
+				t.Fatalf("got session %d, want %d", s.Session, next)
+			}
+			next++
+		}
+	}
+	if next != 1000 || len(parts) < 10 {
+		t.Errorf("%d sessions in %d parts", next, len(parts))
+	}
+	if parts := (&delivery.Answers{}).Parts(1, 100); len(parts) != 1 || parts[0].Join.Parts != 1 {
+		t.Errorf("of no session: %+v", parts)
 	}
 }
 

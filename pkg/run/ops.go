@@ -1,5 +1,6 @@
-// Package run is what all services share about running: the HTTP server that
-// operators and orchestrators look at, and the order in which parts stop.
+// Package run is what all services share about running: the process around them,
+// the HTTP server that operators and orchestrators look at, and the order in which
+// parts stop.
 package run
 
 import (

@@ -21,6 +21,10 @@ const (
 	maxTokens = 1 << 16
 	// A message of answers holds so many sessions, ids and tokens at most.
 	maxPerMessage = 1000
+	// maxPartBytes bounds the parts of the list of sessions that a new owner gets.
+	// One session takes no more than 200 KiB, and a server of the live plane that
+	// nobody configured takes messages of 1 MiB.
+	maxPartBytes = 256 << 10
 )
 
 // answers is what waits to be told to the owner of one lane.

@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -86,6 +87,9 @@ func New(cfg Config, plane Plane, sessions Sessions) (*Downlink, error) {
 	d := &Downlink{cfg: cfg, plane: plane, sessions: sessions, metrics: m, lanes: make([]lane, cfg.Lanes), wake: make(chan struct{}, 1)}
 	for i := range d.lanes {
 		d.lanes[i].number = i
+	}
+	if err := d.registerLanes(); err != nil {
+		return nil, err
 	}
 	return d, nil
 }
@@ -225,7 +229,10 @@ func (d *Downlink) announcement(data []byte) {
 	}
 	l.mu.Unlock()
 	if join {
-		d.publish(l, &delivery.Answers{Lane: l.number, Epoch: a.Epoch, Connector: d.cfg.Connector, Joined: true, Sessions: states})
+		whole := delivery.Answers{Lane: l.number, Epoch: a.Epoch, Connector: d.cfg.Connector, Sessions: states}
+		for _, part := range whole.Parts(rand.Uint64(), maxPartBytes) {
+			d.publish(l, &part)
+		}
 	}
 	if changed && d.cfg.OwnerChanged != nil {
 		d.cfg.OwnerChanged(l.number)

@@ -173,7 +173,7 @@ func TestWhatIsOnlyTakenIsToldSoon(t *testing.T) {
 	f.login(7) // its client reads nothing, so nothing is proved
 	f.deliver(5, frame(7, 1, 1))
 	a := f.answer("taken", progress(delivery.Progress{Session: 7, Taken: 1}))
-	if a.Lane != 1 || a.Epoch != epoch(5) || a.Connector != f.self || a.Joined {
+	if a.Lane != 1 || a.Epoch != epoch(5) || a.Connector != f.self || a.Join.Parts > 0 {
 		t.Errorf("got %+v", a)
 	}
 }
@@ -242,7 +242,7 @@ func TestANewOwnerIsToldAllSessions(t *testing.T) {
 	s, _ := f.login(7)
 	s.LoggedIn(epoch(3))
 	f.deliver(5, frame(7, 1, 1))
-	joined := func(a delivery.Answers) bool { return a.Joined }
+	joined := func(a delivery.Answers) bool { return a.Join.Parts > 0 }
 	f.announce(delivery.Announcement{Epoch: epoch(6), Joining: true})
 	a := f.answer("joining", joined)
 	if a.Epoch != epoch(6) || len(a.Sessions) != 1 {

@@ -46,3 +46,35 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	}
 	return m, nil
 }
+
+// registerLanes adds how many lanes are without an owner, or full. Their states
+// change with time alone, so they are looked at when somebody asks.
+func (d *Downlink) registerLanes() error {
+	for _, g := range []prometheus.Collector{
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "linker_downlink_silent_lanes", Help: "Lanes whose owner has not been heard for 3 s.",
+		}, func() float64 {
+			return d.countLanes(func(heard, _ bool) bool { return !heard })
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "linker_downlink_full_lanes", Help: "Lanes with so much waiting that nothing is accepted for them.",
+		}, func() float64 {
+			return d.countLanes(func(_, room bool) bool { return !room })
+		}),
+	} {
+		if err := d.cfg.Metrics.Register(g); err != nil {
+			return fmt.Errorf("register downlink metrics: %w", err)
+		}
+	}
+	return nil
+}
+
+func (d *Downlink) countLanes(which func(heard, room bool) bool) float64 {
+	n := 0
+	for i := range d.lanes {
+		if which(d.Accepts(i)) {
+			n++
+		}
+	}
+	return float64(n)
+}

@@ -173,8 +173,8 @@ func (g *Gateway) review(s *session.Session) {
 	}
 }
 
-// Restart ends every session, telling the clients to come back.
-func (g *Gateway) Restart(cause session.Cause) {
+// restart ends every session, telling the clients to come back.
+func (g *Gateway) restart(cause session.Cause) {
 	for _, s := range g.to.Roster.Sockets() {
 		s.GoAway("shutting_down", spread())
 		s.End(wire.CloseRestarting, cause)
@@ -183,19 +183,19 @@ func (g *Gateway) Restart(cause session.Cause) {
 
 // Drain lets nobody in any more, ends every session, and returns when all of
 // them have, or ctx ends.
-func (g *Gateway) Drain(ctx context.Context) error {
+func (g *Gateway) Drain(ctx context.Context, cause session.Cause) error {
 	g.mu.Lock()
 	g.closed = true
 	g.mu.Unlock()
-	g.Restart(session.CauseShutdown)
+	g.restart(cause)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		g.sessions.Wait()
+		g.auth.Close()
 	}()
 	select {
 	case <-ended:
-		g.auth.Close()
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("end sessions: %w", ctx.Err())

@@ -121,7 +121,7 @@ func newFixture(t *testing.T, origins ...string) *fixture {
 	var running sync.WaitGroup
 	running.Go(func() { f.g.Run(ctx) })
 	t.Cleanup(func() {
-		if err := f.g.Drain(ctx); err != nil {
+		if err := f.g.Drain(ctx, session.CauseShutdown); err != nil {
 			t.Error(err)
 		}
 		cancel()
@@ -380,7 +380,7 @@ func TestASocketThatEndsDuringTheCallbackLeavesNoTrace(t *testing.T) {
 	<-asked
 	_ = ws.CloseNow()
 	<-ended
-	if err := f.g.Drain(t.Context()); err != nil {
+	if err := f.g.Drain(t.Context(), session.CauseShutdown); err != nil {
 		t.Fatal(err)
 	}
 	if len(f.records) != 0 {
@@ -470,7 +470,7 @@ func TestDrainingTellsEverybodyAndLogsThemOut(t *testing.T) {
 	}
 	waiting := f.dial() // not logged in
 	drained := make(chan error)
-	go func() { drained <- f.g.Drain(t.Context()) }()
+	go func() { drained <- f.g.Drain(t.Context(), session.CauseShutdown) }()
 	for _, ws := range all {
 		_, b, err := ws.Read(t.Context())
 		if err != nil || !strings.HasPrefix(string(b), `{"type":"GO_AWAY","data":{"reason":"shutting_down","reconnectInMs":`) {
@@ -494,19 +494,5 @@ func TestDrainingTellsEverybodyAndLogsThemOut(t *testing.T) {
 	}
 	if sockets := f.roster.Sockets(); len(sockets) != 0 {
 		t.Errorf("%d sockets left", len(sockets))
-	}
-}
-
-func TestRestartEndsEverySessionAndLetsThemComeBack(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t)
-	ws := f.dial()
-	f.login(ws, `{"appId":"app-1","userId":"ANZ-5"}`)
-	f.g.Restart(session.CauseAsleep)
-	if code := f.closed(ws); code != wire.CloseRestarting {
-		t.Errorf("closed with %d", code)
-	}
-	if r := f.login(f.dial(), goodLogin); !r.Data.IsAuthenticated {
-		t.Errorf("got %+v", r)
 	}
 }

@@ -22,7 +22,7 @@ import (
 const (
 	// ttl is how long a lease lives that is not renewed.
 	ttl        = 5 * time.Second
-	renewEvery = 1500 * time.Millisecond
+	renewEvery = time.Second
 	// takenFor is how long a start waits for the lease of a predecessor of the
 	// same name that was killed.
 	takenFor = ttl + 2*time.Second
@@ -35,6 +35,10 @@ const (
 	placesEvery = 20 * time.Second
 	releaseTime = time.Second
 )
+
+// ErrLost says that the domain has taken the connector for dead, or may have: its
+// sessions are gone for the lanes. It has to begin anew, as another incarnation.
+var ErrLost = errors.New("the domain has taken this connector for dead")
 
 // Registry is where leases and places are kept. Each call fails within some
 // seconds when the store is away.
@@ -56,12 +60,11 @@ type Config struct {
 	Connector ident.Connector
 	// Taken is the error that Renew wraps when another process holds the lease of
 	// this name.
-	Taken   error
+	Taken error
+	// Buried is the error that Renew wraps when the connector was declared dead.
+	Buried  error
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
-	// Slept is called when the connector did not run for so long that the domain
-	// may have taken it for dead, and its sessions for gone.
-	Slept func()
 }
 
 // Lease is the lease of one connector.
@@ -98,7 +101,8 @@ func (l *Lease) Held() error {
 }
 
 // Run keeps the lease until ctx ends. It returns an error when another process
-// holds the lease of this name and keeps it.
+// holds the lease of this name and keeps it, and ErrLost when the domain has taken
+// the connector for dead, or may have, since it did not run for some time.
 func (l *Lease) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -129,8 +133,7 @@ func (l *Lease) renew(ctx context.Context) error {
 	for {
 		now := time.Now()
 		if now.Sub(tried) > asleepAfter {
-			l.cfg.Log.Warn("connector did not run, its sessions begin anew", "asleep", now.Sub(tried))
-			l.cfg.Slept()
+			return fmt.Errorf("%w: it did not run for %s", ErrLost, now.Sub(tried).Round(time.Millisecond))
 		}
 		err := l.registry.Renew(ctx, l.cfg.Connector, ttl)
 		tried = time.Now()
@@ -142,6 +145,8 @@ func (l *Lease) renew(ctx context.Context) error {
 			l.renewed = now
 			l.mu.Unlock()
 			held, away, taken = true, false, time.Time{}
+		case errors.Is(err, l.cfg.Buried):
+			return fmt.Errorf("%w: %w", ErrLost, err)
 		case errors.Is(err, l.cfg.Taken) && (held || !taken.IsZero() && tried.Sub(taken) > takenFor):
 			return err
 		default:

@@ -17,7 +17,10 @@ import (
 	"github.com/linkerhq/linker/pkg/presence"
 )
 
-var errTaken = errors.New("taken")
+var (
+	errTaken  = errors.New("taken")
+	errBuried = errors.New("buried")
+)
 
 // registry is a presence store in memory.
 type registry struct {
@@ -116,7 +119,6 @@ type fixture struct {
 	*registry
 	places *places
 	l      *lease.Lease
-	slept  chan struct{}
 	ended  chan error
 	stop   context.CancelFunc
 }
@@ -124,11 +126,10 @@ type fixture struct {
 func start(t *testing.T, r *registry) *fixture {
 	t.Helper()
 	r.marker, r.places = "m-1", make(map[uint64]ident.UserID)
-	f := &fixture{registry: r, places: &places{}, slept: make(chan struct{}, 10), ended: make(chan error, 1)}
+	f := &fixture{registry: r, places: &places{}, ended: make(chan error, 1)}
 	var err error
 	f.l, err = lease.New(lease.Config{
-		Taken: errTaken, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
-		Slept: func() { f.slept <- struct{}{} },
+		Taken: errTaken, Buried: errBuried, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 	}, r, f.places)
 	if err != nil {
 		t.Fatal(err)
@@ -149,7 +150,7 @@ func TestTheLeaseIsRenewedUntilTheEnd(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second)
 		f.set(func() {
-			if len(f.renewed) != 7 {
+			if len(f.renewed) != 11 {
 				t.Errorf("renewed %d times in 10 s", len(f.renewed))
 			}
 			f.err = errors.New("away")
@@ -168,8 +169,8 @@ func TestTheLeaseIsRenewedUntilTheEnd(t *testing.T) {
 			t.Error(err)
 		}
 		f.l.Release(t.Context())
-		if !f.gone || len(f.slept) != 0 {
-			t.Errorf("released %v, slept %d times", f.gone, len(f.slept))
+		if !f.gone {
+			t.Error("not released")
 		}
 	})
 }
@@ -207,16 +208,28 @@ func TestASecondProcessOfTheNameGivesUp(t *testing.T) {
 	})
 }
 
-func TestAConnectorThatDidNotRunIsTold(t *testing.T) {
+func TestASlowStoreIsNotTakenForSleep(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, &registry{stuck: 10 * time.Second})
 		time.Sleep(11 * time.Second)
-		if len(f.slept) != 0 {
-			t.Error("a slow store was taken for sleep")
+		f.stop()
+		if err := <-f.ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAConnectorThatWasDeclaredDeadIsTold(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, &registry{})
+		time.Sleep(5 * time.Second)
+		f.set(func() { f.err = errBuried })
+		if err := <-f.ended; !errors.Is(err, lease.ErrLost) {
+			t.Errorf("got %v", err)
 		}
 		f.stop()
-		<-f.ended
 	})
 }
 

@@ -96,7 +96,7 @@ func (s *State) answered(a *delivery.Answers, fx *Effects) {
 	if a.Epoch != s.pos(s.cfg.Epoch) {
 		return
 	}
-	if a.Joined {
+	if a.Join.Parts > 0 {
 		s.joined(a, fx)
 	}
 	for _, p := range a.Progress {

@@ -69,17 +69,26 @@ func (s *State) attach(sn *session, l envelope.Position, fx *Effects) {
 	s.catching[t] = true
 }
 
-// joined takes over the sessions of one connector. Those that it does not name
-// are gone, whatever the log says of them.
+// joined takes over the sessions of one connector. When all parts of its list are
+// there, those that it does not name are gone, whatever the log says of them.
 func (s *State) joined(a *delivery.Answers, fx *Effects) {
-	s.heard[a.Connector] = true
-	named := make(map[uint64]bool, len(a.Sessions))
+	l := s.lists[a.Connector]
+	if l == nil || l.serial != a.Join.Serial {
+		l = &list{serial: a.Join.Serial, parts: map[int]bool{}, named: map[uint64]bool{}}
+		s.lists[a.Connector] = l
+	}
+	l.parts[a.Join.Part] = true
 	for i := range a.Sessions {
-		named[a.Sessions[i].Session] = true
+		l.named[a.Sessions[i].Session] = true
 		s.adopt(a.Connector, &a.Sessions[i], fx)
 	}
+	if len(l.parts) < a.Join.Parts {
+		return
+	}
+	delete(s.lists, a.Connector)
+	s.heard[a.Connector] = true
 	for _, sn := range s.sessions {
-		if sn.connector == a.Connector && sn.target == nil && !named[sn.id] {
+		if sn.connector == a.Connector && sn.target == nil && !l.named[sn.id] {
 			sn.gone = true
 			s.left(sn, fx)
 		}
@@ -302,6 +311,7 @@ func (s *State) Connectors() []ident.Connector {
 // connectorDown ends all sessions of a connector.
 func (s *State) connectorDown(offset int64, e *envelope.Envelope, fx *Effects) {
 	delete(s.dead, e.Connector)
+	delete(s.lists, e.Connector)
 	pos := s.pos(offset)
 	affected := map[ident.UserID]*user{}
 	for _, sn := range s.sessions {

@@ -157,9 +157,16 @@ func (w *world) take() {
 			w.late = append(w.late, c.join(w.epoch))
 			continue
 		}
-		w.step(&custody.Answered{Answers: c.join(w.epoch)})
+		w.tell(c.join(w.epoch))
 	}
 	w.assemble()
+}
+
+// tell brings a connector's list of sessions to the owner, in parts.
+func (w *world) tell(a *delivery.Answers) {
+	for _, part := range a.Parts(w.rng.Uint64(), 100) {
+		w.step(&custody.Answered{Answers: &part})
+	}
 }
 
 // unheard lists the connectors that have not told the owner their sessions.
@@ -176,7 +183,7 @@ func (w *world) assemble() {
 }
 
 func (c *connector) join(epoch int64) *delivery.Answers {
-	a := &delivery.Answers{Epoch: envelope.Position{Generation: 1, Offset: epoch}, Connector: c.id, Joined: true}
+	a := &delivery.Answers{Epoch: envelope.Position{Generation: 1, Offset: epoch}, Connector: c.id, Join: delivery.Join{Parts: 1}}
 	for _, s := range c.open {
 		a.Sessions = append(a.Sessions, delivery.SessionState{
 			Progress: delivery.Progress{Session: s.id, Taken: s.taken, Proved: s.proved},
@@ -611,13 +618,13 @@ func (w *world) fatalf(format string, args ...any) {
 func (w *world) joinLate() {
 	for _, a := range w.late {
 		if a.Epoch.Offset == w.epoch && w.connectors[a.Connector] != nil {
-			w.step(&custody.Answered{Answers: a})
-			w.step(&custody.Answered{Answers: w.connectors[a.Connector].join(w.epoch)})
+			w.tell(a)
+			w.tell(w.connectors[a.Connector].join(w.epoch))
 		}
 	}
 	w.late = nil
 	for _, id := range w.unheard() { // it asks those who began since
-		w.step(&custody.Answered{Answers: w.connectors[id].join(w.epoch)})
+		w.tell(w.connectors[id].join(w.epoch))
 	}
 	w.assemble()
 }

@@ -43,13 +43,14 @@ type State struct {
 	token     uint64              // the last one given to a FAST message
 	serial    uint64              // the last one given to a Read or Count
 	dead      map[ident.Connector]bool
-	heard     map[ident.Connector]bool // have told their sessions to this owner
-	parked    []parked                 // in the order of the log
-	departed  map[uint64]time.Time     // sessions that have logged out lately
-	held      int                      // bytes of records in memory
-	logged    int                      // bytes of records of which only the log has custody
-	started   bool                     // this owner's epoch record was read
-	assembled bool                     // it is certain who is connected
+	heard     map[ident.Connector]bool  // have told their sessions to this owner
+	lists     map[ident.Connector]*list // of which parts are missing
+	parked    []parked                  // in the order of the log
+	departed  map[uint64]time.Time      // sessions that have logged out lately
+	held      int                       // bytes of records in memory
+	logged    int                       // bytes of records of which only the log has custody
+	started   bool                      // this owner's epoch record was read
+	assembled bool                      // it is certain who is connected
 }
 
 // user is what the lane knows of one user. It is forgotten when nothing is
@@ -152,6 +153,13 @@ type fetch struct {
 	finished bool      // nothing more to send: count, then complete
 }
 
+// list is what has come of a connector's list of sessions.
+type list struct {
+	serial uint64
+	parts  map[int]bool
+	named  map[uint64]bool
+}
+
 // parked is a record for one receiver that waits for a newer network.
 type parked struct {
 	offset int64
@@ -186,6 +194,7 @@ func New(cfg Config, metrics *Metrics, now time.Time) *State {
 		fastTurn: now,
 		dead:     map[ident.Connector]bool{},
 		heard:    map[ident.Connector]bool{},
+		lists:    map[ident.Connector]*list{},
 		departed: map[uint64]time.Time{},
 	}
 	for _, a := range cfg.Announced {

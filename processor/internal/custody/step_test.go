@@ -410,7 +410,7 @@ func TestWhoDidNotComeBackIsGoneWhenAllHaveTold(t *testing.T) {
 		Announced: []mailbox.Announced{{User: "A-1", Connected: true, N: 5, Pos: before}, {User: "A-2", Connected: true, N: 1, Pos: before}},
 	}, newMetrics(t), begin)
 	b.step(&custody.Answered{Answers: &delivery.Answers{
-		Epoch: envelope.Position{Generation: 1, Offset: 10}, Connector: c1, Joined: true,
+		Epoch: envelope.Position{Generation: 1, Offset: 10}, Connector: c1, Join: delivery.Join{Parts: 1},
 		Sessions: []delivery.SessionState{{Progress: delivery.Progress{Session: 9}, User: "A-2", L: before}},
 	}})
 	b.want("epoch", b.record(envelope.Envelope{Kind: envelope.KindEpoch}), "read A-2 after 3 before 0 limit 256")

@@ -25,7 +25,7 @@ func takeOver(t *testing.T, next int64, sessions ...delivery.SessionState) (b *b
 }
 
 func joined(sessions ...delivery.SessionState) *custody.Answered {
-	return &custody.Answered{Answers: &delivery.Answers{Epoch: at(100), Connector: c1, Joined: true, Sessions: sessions}}
+	return &custody.Answered{Answers: &delivery.Answers{Epoch: at(100), Connector: c1, Join: delivery.Join{Parts: 1}, Sessions: sessions}}
 }
 
 func session(id uint64, user ident.UserID, l, last int64) delivery.SessionState {

@@ -34,9 +34,9 @@ const (
 	saveEvery     = time.Second
 	expireEvery   = time.Hour
 	joinEvery     = 250 * time.Millisecond
-	joinFor       = 2 * time.Second // connectors that have not answered by then are waited for no longer
+	joinFor       = 2 * time.Second  // connectors that have not answered by then are waited for no longer
 	unheardFor    = 10 * time.Second // a connector that says nothing for so long keeps no announcement up
-	handOverFor   = time.Second     // proofs are waited for so long when a lane is given up in good order
+	handOverFor   = time.Second      // proofs are waited for so long when a lane is given up in good order
 	stopFor       = 1500 * time.Millisecond
 
 	maxLogged    = 64 << 20 // bytes of records in the log's custody before reading pauses
@@ -270,9 +270,8 @@ func (d *Driver) join(ctx context.Context) error {
 	deadline := time.After(joinFor)
 	again := time.NewTicker(joinEvery)
 	defer again.Stop()
-	joined := map[ident.Connector]bool{}
 	d.announce(true)
-	for !d.allJoined(joined) {
+	for !d.allJoined() {
 		select {
 		case <-again.C:
 			d.announce(true)
@@ -280,9 +279,6 @@ func (d *Driver) join(ctx context.Context) error {
 			return nil
 		case <-d.inbox.wake:
 			for _, event := range d.inbox.take() {
-				if a, is := event.(*custody.Answered); is && a.Answers.Joined && a.Answers.Epoch.Offset == d.epoch {
-					joined[a.Answers.Connector] = true
-				}
 				d.step(event)
 			}
 		case <-ctx.Done():
@@ -292,12 +288,9 @@ func (d *Driver) join(ctx context.Context) error {
 	return nil
 }
 
-func (d *Driver) allJoined(joined map[ident.Connector]bool) bool {
+func (d *Driver) allJoined() bool {
 	alive, known := d.Connectors.Alive()
-	for _, c := range alive {
-		known = known && joined[c]
-	}
-	return known
+	return known && len(d.state.Unheard(alive)) == 0
 }
 
 func (d *Driver) announce(joining bool) {

@@ -48,6 +48,7 @@ type storeQueue struct {
 	store    mailbox.Store
 	lane     *kafka.Lane
 	producer *kafka.Producer
+	metrics  *Metrics
 	log      *slog.Logger
 	inbox    *inbox
 
@@ -58,8 +59,10 @@ type storeQueue struct {
 	idle chan struct{} // guarded by mu; closed when nothing waits and nothing is under way
 }
 
-func newStoreQueue(store mailbox.Store, lane *kafka.Lane, producer *kafka.Producer, log *slog.Logger, in *inbox) *storeQueue {
-	return &storeQueue{store: store, lane: lane, producer: producer, log: log, inbox: in, wake: make(chan struct{}, 1)}
+func newStoreQueue(deps Deps, lane *kafka.Lane, log *slog.Logger, in *inbox) *storeQueue {
+	return &storeQueue{
+		store: deps.Store, lane: lane, producer: deps.Producer, metrics: deps.Metrics, log: log, inbox: in, wake: make(chan struct{}, 1),
+	}
 }
 
 // add changes the next job.
@@ -137,9 +140,11 @@ func (q *storeQueue) run(ctx context.Context, stop context.CancelCauseFunc) {
 				stop(errNotOwner)
 				return
 			}
+			begun := time.Now()
 			if !q.do(ctx, &job) {
 				return
 			}
+			q.metrics.storeTime.Observe(time.Since(begun).Seconds())
 		}
 	}
 }
@@ -200,6 +205,7 @@ func (q *storeQueue) repeat(ctx context.Context, what string, run func(context.C
 		if ctx.Err() != nil {
 			return false
 		}
+		q.metrics.storeFailed.Inc()
 		q.log.Warn("the store has not done it; trying again", "what", what, "error", err)
 		select {
 		case <-time.After(rand.N(pause) + 1):

@@ -35,8 +35,8 @@ type Roll struct {
 	// dead holds, guarded by mu, whom the watch takes for dead since somebody
 	// asked: true once the registry has them buried.
 	dead map[ident.Connector]bool
-	read  bool           // guarded by mu: the registry has answered at least once
-	away  bool           // guarded by mu: its last answer was an error
+	read bool // guarded by mu: the registry has answered at least once
+	away bool // guarded by mu: its last answer was an error
 }
 
 // New returns a roll on which nobody is known yet.

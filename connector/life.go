@@ -1,0 +1,102 @@
+package connector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/linkerhq/linker/connector/internal/lease"
+	"github.com/linkerhq/linker/connector/internal/session"
+	"github.com/linkerhq/linker/pkg/run"
+)
+
+// rebirthFor is how long the end of a life may take that has no part in the
+// domain any more: what its sessions still say is of no use.
+const rebirthFor = 2 * time.Second
+
+// live serves as one incarnation until ctx ends or a part fails, and drains.
+func (c *Connector) live(ctx context.Context, entry *door) error {
+	metrics := run.NewScope(c.deps.Metrics)
+	defer metrics.Close()
+	p, err := c.assemble(metrics)
+	if err != nil {
+		return err
+	}
+	// The parts outlive ctx: they are needed for draining.
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWork()
+	failed := make(chan error, 1) // the first failure counts
+	var running sync.WaitGroup
+	begin := func(what string, part func(context.Context) error) {
+		running.Go(func() {
+			if err := part(work); err != nil {
+				select {
+				case failed <- fmt.Errorf("%s: %w", what, err):
+				default:
+				}
+			}
+		})
+	}
+	for what, part := range p.runners(c) {
+		begin(what, part)
+	}
+	server := c.server(p)
+	begin("serve websockets", func(context.Context) error {
+		err := server.Serve(entry.open())
+		if errors.Is(err, http.ErrServerClosed) {
+			return nil
+		}
+		return err
+	})
+	running.Go(func() { c.warnOfOpenApps(work, p) })
+	c.parts.Store(p)
+	c.deps.Log.Info("connector serves", "name", c.cfg.Name, "domain", c.cfg.Domain, "websocket", c.Addr().String(), "http", c.HTTPAddr().String())
+
+	var failure error
+	select {
+	case <-ctx.Done():
+	case failure = <-failed:
+	}
+	c.parts.Store(nil)
+	if errors.Is(failure, lease.ErrLost) {
+		c.drain(work, p, server, rebirthFor, session.CauseAsleep)
+	} else {
+		c.drain(work, p, server, c.cfg.DrainFor, session.CauseShutdown)
+	}
+	stopWork()
+	running.Wait()
+	p.close(context.WithoutCancel(ctx))
+	return failure
+}
+
+func (c *Connector) server(p *parts) *http.Server {
+	return &http.Server{
+		Handler:           p.gateway,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(c.deps.Log.Handler(), slog.LevelDebug),
+	}
+}
+
+// drain ends all sessions and waits until the log has their last records, but no
+// longer than limit.
+func (c *Connector) drain(work context.Context, p *parts, server *http.Server, limit time.Duration, cause session.Cause) {
+	ctx, cancel := context.WithTimeout(work, limit)
+	defer cancel()
+	handshakes, cancelHandshakes := context.WithTimeout(ctx, handshakeTime)
+	defer cancelHandshakes()
+	if server.Shutdown(handshakes) != nil {
+		_ = server.Close() // what is not upgraded yet is cut
+	}
+	if err := p.gateway.Drain(ctx, cause); err != nil {
+		c.deps.Log.Warn("sessions left behind", "error", err)
+	}
+	if err := p.uplink.Settled(ctx); err != nil {
+		c.deps.Log.Warn("records without acknowledgement left behind", "error", err)
+	}
+}

@@ -21,10 +21,12 @@ import (
 	"github.com/linkerhq/linker/pkg/broker/kafka"
 	"github.com/linkerhq/linker/pkg/broker/nats"
 	"github.com/linkerhq/linker/pkg/mailbox"
+	"github.com/linkerhq/linker/pkg/mailbox/mongo"
 	"github.com/linkerhq/linker/pkg/mailbox/sqlite"
 	"github.com/linkerhq/linker/pkg/presence/redis"
 	"github.com/linkerhq/linker/pkg/run"
 	"github.com/linkerhq/linker/pkg/topology/feed"
+	"github.com/linkerhq/linker/processor/internal/custody"
 	"github.com/linkerhq/linker/processor/internal/lane"
 	"github.com/linkerhq/linker/processor/internal/roll"
 )
@@ -94,7 +96,7 @@ func (p *Processor) open(deps Deps) error {
 	if p.ops, err = run.NewOps(cfg.HTTP, deps.Metrics, p.log, p.Ready); err != nil {
 		return err
 	}
-	if p.store, err = openMailbox(cfg.MailboxURL, p.log); err != nil {
+	if p.store, err = openMailbox(cfg, p.log); err != nil {
 		return err
 	}
 	p.kafka = kafka.Config{
@@ -118,13 +120,18 @@ func (p *Processor) open(deps Deps) error {
 	return err
 }
 
-// openMailbox opens the store that the scheme of the URL names.
-func openMailbox(url string, log *slog.Logger) (mailbox.Store, error) {
-	dir, isFile := strings.CutPrefix(url, "file:")
-	if !isFile || dir == "" {
-		return nil, fmt.Errorf("mailbox url %q: expected file:DIR", url)
+// openMailbox opens the store that the scheme of the URL names. The URL may carry
+// a password: it is not repeated in errors.
+func openMailbox(cfg Config, log *slog.Logger) (mailbox.Store, error) {
+	scheme, rest, _ := strings.Cut(cfg.MailboxURL, ":")
+	switch {
+	case scheme == "file" && rest != "":
+		return sqlite.Open(rest, log)
+	case scheme == "mongodb" || scheme == "mongodb+srv":
+		return mongo.Open(mongo.Config{URL: cfg.MailboxURL, Database: "linker_" + cfg.Domain, Log: log})
+	default:
+		return nil, errors.New("mailbox URL: expected mongodb://…, mongodb+srv://… or file:DIR")
 	}
-	return sqlite.Open(dir, log)
 }
 
 // release closes what New had opened when it failed, or what Run leaves.
@@ -215,6 +222,7 @@ func (p *Processor) serveLanes(ctx context.Context) error {
 	}
 	deps := lane.Deps{
 		Domain: p.cfg.Domain, Lanes: p.cfg.Lanes, Generation: p.cfg.KafkaGeneration, BacklogBytes: p.cfg.BacklogBytes,
+		Limits: custody.Limits{Rows: p.cfg.QuotaRows, Bytes: p.cfg.QuotaBytes, Expire: p.cfg.ExpireAfter}, Poison: lane.NewPoison(),
 		Producer: p.producer, Plane: p.plane, Store: p.store, Connectors: p.roll, Network: p.feed, Metrics: p.lanes, Log: p.log,
 	}
 	group, err := kafka.NewGroup(p.kafka, func(ctx context.Context, l *kafka.Lane) error {

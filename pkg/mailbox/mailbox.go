@@ -12,10 +12,15 @@ package mailbox
 
 import (
 	"context"
+	"errors"
 
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
 )
+
+// ErrLaneTaken says that another process has loaded the lane since this one did,
+// and owns it. Trying again is of no use before the lane has been loaded again.
+var ErrLaneTaken = errors.New("another process has taken the lane over")
 
 // Row is one stored message of one target.
 type Row struct {
@@ -24,6 +29,7 @@ type Row struct {
 	ID     ident.MessageID
 	Lane   int    // the lane of the target, for takeovers and jobs
 	Proved bool   // one session has it: owed only to other open sessions, never fetched or counted
+	Stored int64  // Unix seconds: when the lane gave it to the mailbox
 	Record []byte // the encoded envelope
 }
 
@@ -45,6 +51,12 @@ type Query struct {
 	MaxBytes int               // stop after the row with which the records exceed so many bytes; 0: no bound
 }
 
+// Usage is how much waits for one target, for quotas.
+type Usage struct {
+	Rows  int
+	Bytes int64 // of the records alone
+}
+
 // Rows is where messages wait.
 type Rows interface {
 	// Put stores rows. A row whose (To, ID) is stored already is left as it is:
@@ -63,6 +75,12 @@ type Rows interface {
 	// DeleteProved removes all rows of the target that are proved and lie before
 	// the position (the zero position means all).
 	DeleteProved(ctx context.Context, to string, before envelope.Position) error
+	// Usage returns how many rows of the target are not proved, and the bytes of
+	// their records. It looks at every one of them: it is for now and then.
+	Usage(ctx context.Context, to string) (Usage, error)
+	// Expired returns up to limit rows of a lane, proved or not, with Stored below
+	// before, the oldest first; rows of one second in any order. limit is at least 1.
+	Expired(ctx context.Context, lane int, before int64, limit int) ([]Row, error)
 }
 
 // WindowKey names a duplicate window: a receiver and a stream to it.
@@ -106,10 +124,12 @@ type LaneChange struct {
 // Lanes keeps the duplicate windows.
 type Lanes interface {
 	// SaveLane applies a change as a whole: Position is never durable without
-	// the windows and ids that belong to it.
+	// the windows and ids that belong to it. Where several processes share the
+	// store, only the last that has loaded the lane may save it: the others get an
+	// error that wraps ErrLaneTaken, and what they were saving never counts.
 	SaveLane(ctx context.Context, lane int, change LaneChange) error
-	// LoadLane returns the state as last saved; found is false for a lane that
-	// was never saved.
+	// LoadLane takes the lane over and returns the state as last saved; found is
+	// false for a lane that was never saved.
 	LoadLane(ctx context.Context, lane int) (state LaneState, found bool, err error)
 }
 

@@ -5,6 +5,7 @@ package mailboxtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -51,6 +52,8 @@ var storeTests = []test{
 			"MarkProved":   func() error { return s.MarkProved(ctx, keys(kept)) },
 			"Delete":       func() error { return s.Delete(ctx, keys(kept)) },
 			"DeleteProved": func() error { return s.DeleteProved(ctx, "A-1", envelope.Position{}) },
+			"Usage":        func() error { _, err := s.Usage(ctx, "A-1"); return err },
+			"Expired":      func() error { _, err := s.Expired(ctx, 3, 1<<40, 1); return err },
 			"SaveLane":     func() error { return s.SaveLane(ctx, 0, mailbox.LaneChange{Position: at(1)}) },
 			"LoadLane":     func() error { _, _, err := s.LoadLane(ctx, 0); return err },
 			"PutAnnounced": func() error { return s.PutAnnounced(ctx, 0, mailbox.Announced{User: "A-1"}) },
@@ -92,7 +95,13 @@ func row(to string, offset int64) mailbox.Row {
 
 func rowAt(to string, p envelope.Position) mailbox.Row {
 	record := bytes.Repeat(fmt.Appendf(nil, "%s/%d/%d|", to, p.Generation, p.Offset), 20)[:100]
-	return mailbox.Row{To: to, Pos: p, ID: idOf(int64(p.Generation), p.Offset), Lane: 3, Record: record}
+	return mailbox.Row{To: to, Pos: p, ID: idOf(int64(p.Generation), p.Offset), Lane: 3, Stored: 1_700_000_000, Record: record}
+}
+
+// storedIn is r of another lane and time.
+func storedIn(lane int, stored int64, r mailbox.Row) mailbox.Row {
+	r.Lane, r.Stored = lane, stored
+	return r
 }
 
 // proved is r as one session has proved it.
@@ -151,16 +160,45 @@ func wantCount(t *testing.T, s mailbox.Store, q mailbox.Query, want int) {
 	}
 }
 
+func wantUsage(t *testing.T, s mailbox.Store, to string, rows int, bytes int64) {
+	t.Helper()
+	got, err := s.Usage(t.Context(), to)
+	noError(t, err)
+	if want := (mailbox.Usage{Rows: rows, Bytes: bytes}); got != want {
+		t.Errorf("Usage(%s) = %+v, want %+v", to, got, want)
+	}
+}
+
+// wantExpired wants rows in an order of which Stored alone matters: want has all
+// that may be returned, and limit of them must be.
+func wantExpired(t *testing.T, s mailbox.Store, lane int, before int64, limit int, want ...mailbox.Row) {
+	t.Helper()
+	got, err := s.Expired(t.Context(), lane, before, limit)
+	noError(t, err)
+	want = slices.SortedStableFunc(slices.Values(want), oldestFirst)
+	good := len(got) == min(limit, len(want)) && slices.IsSortedFunc(got, oldestFirst)
+	for i, r := range got {
+		n := slices.IndexFunc(want, func(w mailbox.Row) bool { return equalRows(r, w) })
+		good = good && n >= 0 && want[n].Stored == want[i].Stored
+		good = good && !slices.ContainsFunc(got[:i], func(g mailbox.Row) bool { return equalRows(g, r) })
+	}
+	if !good {
+		t.Errorf("Expired(%d, %d, %d) =\n%s, want %d of\n%s", lane, before, limit, describe(got), limit, describe(want))
+	}
+}
+
+func oldestFirst(a, b mailbox.Row) int { return cmp.Compare(a.Stored, b.Stored) }
+
 func equalRows(a, b mailbox.Row) bool {
 	return a.To == b.To && a.Pos == b.Pos && a.ID == b.ID && a.Lane == b.Lane && a.Proved == b.Proved &&
-		bytes.Equal(a.Record, b.Record)
+		a.Stored == b.Stored && bytes.Equal(a.Record, b.Record)
 }
 
 func describe(rows []mailbox.Row) string {
 	var b []byte
 	for _, r := range rows {
-		b = fmt.Appendf(b, "  %s at %d/%d, id %s, lane %d, proved %v, %d bytes\n",
-			r.To, r.Pos.Generation, r.Pos.Offset, r.ID, r.Lane, r.Proved, len(r.Record))
+		b = fmt.Appendf(b, "  %s at %d/%d, id %s, lane %d, proved %v, stored %d, %d bytes\n",
+			r.To, r.Pos.Generation, r.Pos.Offset, r.ID, r.Lane, r.Proved, r.Stored, len(r.Record))
 	}
 	return string(b)
 }

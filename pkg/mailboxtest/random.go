@@ -19,6 +19,8 @@ var randomTests = []test{
 		for range 600 {
 			m.operate(t, s, random)
 			m.compare(t, s, randomQuery(random))
+			m.compareUsage(t, s, target(random.IntN(targets)))
+			m.compareExpired(t, s, random)
 			if t.Failed() {
 				return
 			}
@@ -33,6 +35,8 @@ var randomTests = []test{
 const (
 	targets = 4
 	offsets = 24
+	lanes   = 2
+	seconds = 8
 )
 
 func target(i int) string { return fmt.Sprintf("A-%d", []int{1, 11, 111, 2}[i]) }
@@ -48,6 +52,7 @@ func (m *model) operate(t *testing.T, s mailbox.Store, random *rand.Rand) {
 		rows[i] = rowAt(target(random.IntN(targets)), randomPosition(random))
 		rows[i].Proved = random.IntN(8) == 0
 		rows[i].Record = rows[i].Record[:random.IntN(100)]
+		rows[i].Lane, rows[i].Stored = random.IntN(lanes), random.Int64N(seconds)
 	}
 	named := func(r mailbox.Row) bool {
 		return slices.ContainsFunc(rows, func(k mailbox.Row) bool { return k.To == r.To && k.ID == r.ID })
@@ -105,6 +110,30 @@ func (m *model) compare(t *testing.T, s mailbox.Store, q mailbox.Query) {
 	}
 	wantRows(t, s, q, len(want) < len(selected), want...)
 	wantCount(t, s, q, count)
+}
+
+func (m *model) compareUsage(t *testing.T, s mailbox.Store, to string) {
+	t.Helper()
+	rows, size := 0, 0
+	for _, r := range m.rows {
+		if r.To == to && !r.Proved {
+			rows++
+			size += len(r.Record)
+		}
+	}
+	wantUsage(t, s, to, rows, int64(size))
+}
+
+func (m *model) compareExpired(t *testing.T, s mailbox.Store, random *rand.Rand) {
+	t.Helper()
+	lane, before := random.IntN(lanes), random.Int64N(seconds+1)
+	var want []mailbox.Row
+	for _, r := range m.rows {
+		if r.Lane == lane && r.Stored < before {
+			want = append(want, r)
+		}
+	}
+	wantExpired(t, s, lane, before, 1+random.IntN(20), want...)
 }
 
 func randomPosition(random *rand.Rand) envelope.Position {

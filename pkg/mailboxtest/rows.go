@@ -17,7 +17,7 @@ var rowTests = []test{
 		want := mailbox.Row{
 			To:  "link/domain-02/7",
 			Pos: envelope.Position{Generation: math.MaxUint32, Offset: math.MaxInt64 - 1},
-			ID:  idOf(1, 1), Lane: 23, Proved: true, Record: []byte{0, 255, '\n', 0},
+			ID:  idOf(1, 1), Lane: 23, Proved: true, Stored: math.MaxInt64, Record: []byte{0, 255, '\n', 0},
 		}
 		put(t, s, want)
 		wantRows(t, s, all(want.To), false, want)
@@ -39,7 +39,7 @@ var rowTests = []test{
 	{"Putting an id again at another position leaves the first row", func(t *testing.T, s mailbox.Store) {
 		first := row("A-1", 5)
 		second := row("A-1", 9)
-		second.ID, second.Lane, second.Proved = first.ID, 4, true
+		second.ID, second.Lane, second.Proved, second.Stored = first.ID, 4, true, first.Stored+1
 		put(t, s, first)
 		put(t, s, second)
 		wantRows(t, s, all("A-1"), false, first)
@@ -237,6 +237,71 @@ var rowTests = []test{
 		noError(t, s.Put(t.Context(), nil))
 		noError(t, s.MarkProved(t.Context(), nil))
 		noError(t, s.Delete(t.Context(), nil))
+	}},
+	{"Usage counts the rows that are not proved and the bytes of their records", func(t *testing.T, s mailbox.Store) {
+		without, large := row("A-1", 3), row("A-1", 4)
+		without.Record, large.Record = nil, make([]byte, 1<<20)
+		put(t, s, proved(row("A-1", 0)), row("A-1", 1), row("A-1", 2), without, large, row("A-11", 1))
+		wantUsage(t, s, "A-1", 4, 200+1<<20)
+		wantUsage(t, s, "A-11", 1, 100)
+		wantUsage(t, s, "A-9", 0, 0)
+		markProved(t, s, row("A-1", 1))
+		wantUsage(t, s, "A-1", 3, 100+1<<20)
+		noError(t, s.Delete(t.Context(), keys(large)))
+		put(t, s, without)
+		wantUsage(t, s, "A-1", 2, 100)
+		markProved(t, s, row("A-1", 2), without)
+		wantUsage(t, s, "A-1", 0, 0)
+	}},
+	{"Expired returns the oldest rows of a lane, proved or not", func(t *testing.T, s mailbox.Store) {
+		oldest, old, young := storedIn(3, 100, row("A-1", 9)), storedIn(3, 200, row("A-2", 2)), storedIn(3, 300, row("A-1", 1))
+		other := storedIn(4, 50, row("A-3", 1))
+		old.Proved = true
+		put(t, s, young, other, old, oldest)
+		wantExpired(t, s, 3, 301, 10, oldest, old, young)
+		wantExpired(t, s, 3, 300, 10, oldest, old)
+		wantExpired(t, s, 3, 301, 2, oldest, old)
+		wantExpired(t, s, 3, 301, 1, oldest)
+		wantExpired(t, s, 3, 100, 10)
+		wantExpired(t, s, 4, math.MaxInt64, math.MaxInt32, other)
+		wantExpired(t, s, 33, math.MaxInt64, 10)
+		markProved(t, s, young)
+		noError(t, s.Delete(t.Context(), keys(oldest)))
+		wantExpired(t, s, 3, 301, 10, old, proved(young))
+	}},
+	{"Putting a row again does not make it younger", func(t *testing.T, s mailbox.Store) {
+		put(t, s, storedIn(3, 100, row("A-1", 1)))
+		put(t, s, storedIn(3, 900, row("A-1", 1)))
+		wantExpired(t, s, 3, 101, 10, storedIn(3, 100, row("A-1", 1)))
+	}},
+	{"Expired rows of one second come in any order, and none is left out", func(t *testing.T, s mailbox.Store) {
+		var same []mailbox.Row
+		for i := range int64(30) {
+			same = append(same, storedIn(3, 100, row(fmt.Sprintf("A-%d", i%7), i)))
+		}
+		first := storedIn(3, 99, row("B-1", 1))
+		put(t, s, append(same, first)...)
+		wantExpired(t, s, 3, 101, 11, append(same, first)...)
+		for left := 31; left > 0; left -= 10 {
+			got, err := s.Expired(t.Context(), 3, 101, 10)
+			noError(t, err)
+			if len(got) != min(10, left) {
+				t.Fatalf("%d rows of %d that are left", len(got), left)
+			}
+			noError(t, s.Delete(t.Context(), keys(got...)))
+		}
+		wantExpired(t, s, 3, 101, 10)
+	}},
+	{"A limit below 1 is refused", func(t *testing.T, s mailbox.Store) {
+		put(t, s, row("A-1", 1))
+		for _, limit := range []int{0, -1} {
+			if _, _, err := s.Read(t.Context(), mailbox.Query{To: "A-1", Limit: limit}); err == nil {
+				t.Errorf("Read takes limit %d", limit)
+			}
+			if _, err := s.Expired(t.Context(), 3, math.MaxInt64, limit); err == nil {
+				t.Errorf("Expired takes limit %d", limit)
+			}
+		}
 	}},
 	{"Rows do not share memory with their callers", func(t *testing.T, s mailbox.Store) {
 		mine := row("A-1", 1)

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	insertRow = `INSERT INTO rows (target, generation, offset, id, lane, proved, record)
-		VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (target, id) DO NOTHING`
+	insertRow = `INSERT INTO rows (target, generation, offset, id, lane, proved, stored, record)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (target, id) DO NOTHING`
 	markRow      = `UPDATE rows SET proved = 1 WHERE target = ? AND id = ?`
 	deleteRow    = `DELETE FROM rows WHERE target = ? AND id = ?`
 	deleteProved = `DELETE FROM rows INDEXED BY rows_proved
@@ -21,9 +21,13 @@ const (
 	countRows = `SELECT count(*) FROM rows INDEXED BY rows_in_order
 		WHERE target = ? AND (generation, offset) > (?, ?) AND (generation, offset) < (?, ?) AND proved = 0`
 	// The last parameter is the highest value of proved that is wanted.
-	readRows = `SELECT generation, offset, id, lane, proved, record FROM rows INDEXED BY rows_in_order
+	readRows = `SELECT target, generation, offset, id, lane, proved, stored, record FROM rows INDEXED BY rows_in_order
 		WHERE target = ? AND (generation, offset) > (?, ?) AND (generation, offset) < (?, ?) AND proved <= ?
 		ORDER BY generation, offset`
+	usageRows = `SELECT count(*), coalesce(sum(length(record)), 0) FROM rows INDEXED BY rows_in_order
+		WHERE target = ? AND proved = 0`
+	expiredRows = `SELECT target, generation, offset, id, lane, proved, stored, record FROM rows INDEXED BY rows_by_age
+		WHERE lane = ? AND stored < ? ORDER BY stored LIMIT ?`
 )
 
 // Put implements mailbox.Rows.
@@ -33,7 +37,7 @@ func (s *Store) Put(ctx context.Context, rows []mailbox.Row) error {
 	}
 	err := s.commit(ctx, func(tx *sql.Tx) error {
 		return each(tx, insertRow, rows, func(r mailbox.Row) []any {
-			return []any{r.To, r.Pos.Generation, r.Pos.Offset, r.ID[:], r.Lane, r.Proved, r.Record}
+			return []any{r.To, r.Pos.Generation, r.Pos.Offset, r.ID[:], r.Lane, r.Proved, r.Stored, r.Record}
 		})
 	})
 	if err != nil {
@@ -70,13 +74,10 @@ func (s *Store) readRows(ctx context.Context, q mailbox.Query) ([]mailbox.Row, b
 		if len(rows) == q.Limit || q.MaxBytes > 0 && size > q.MaxBytes {
 			return rows, true, nil
 		}
-		r := mailbox.Row{To: q.To}
-		var id []byte
-		err := found.Scan(&r.Pos.Generation, &r.Pos.Offset, &id, &r.Lane, &r.Proved, &r.Record)
+		r, err := scanRow(found)
 		if err != nil {
 			return nil, false, err
 		}
-		copy(r.ID[:], id)
 		size += len(r.Record)
 		rows = append(rows, r)
 	}
@@ -131,6 +132,53 @@ func (s *Store) DeleteProved(ctx context.Context, to string, before envelope.Pos
 		return fmt.Errorf("delete proved rows of %s: %w", to, err)
 	}
 	return nil
+}
+
+// Usage implements mailbox.Rows. It reads an index, no records.
+func (s *Store) Usage(ctx context.Context, to string) (mailbox.Usage, error) {
+	var u mailbox.Usage
+	err := s.read.QueryRowContext(ctx, usageRows, to).Scan(&u.Rows, &u.Bytes)
+	if err != nil {
+		return mailbox.Usage{}, fmt.Errorf("measure rows of %s: %w", to, err)
+	}
+	return u, nil
+}
+
+// Expired implements mailbox.Rows.
+func (s *Store) Expired(ctx context.Context, lane int, before int64, limit int) ([]mailbox.Row, error) {
+	if limit < 1 {
+		return nil, fmt.Errorf("read expired rows of lane %d: limit %d is below 1", lane, limit)
+	}
+	rows, err := s.expiredRows(ctx, lane, before, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read expired rows of lane %d: %w", lane, err)
+	}
+	return rows, nil
+}
+
+func (s *Store) expiredRows(ctx context.Context, lane int, before int64, limit int) ([]mailbox.Row, error) {
+	found, err := s.read.QueryContext(ctx, expiredRows, lane, before, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer found.Close()
+	var rows []mailbox.Row
+	for found.Next() {
+		r, err := scanRow(found)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, r)
+	}
+	return rows, found.Err()
+}
+
+func scanRow(found *sql.Rows) (mailbox.Row, error) {
+	var r mailbox.Row
+	var id []byte
+	err := found.Scan(&r.To, &r.Pos.Generation, &r.Pos.Offset, &id, &r.Lane, &r.Proved, &r.Stored, &r.Record)
+	copy(r.ID[:], id)
+	return r, err
 }
 
 // bounds are the parameters that begin every query over the rows of a target.

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	_ "modernc.org/sqlite" // the driver "sqlite", without cgo
 
@@ -27,8 +28,9 @@ import (
 // Store of this one, has open.
 var ErrInUse = errors.New("is in use by another process")
 
-// formatVersion is what Open writes into a new database and accepts in an old one.
-const formatVersion = 1
+// formatVersion is what Open writes. An older database is brought to it, one of
+// a newer program is refused.
+const formatVersion = 2
 
 // maxReaders bounds the connections for reading; a reader beyond them waits.
 const maxReaders = 4
@@ -51,11 +53,13 @@ CREATE TABLE rows (
 	id         BLOB    NOT NULL,
 	lane       INTEGER NOT NULL,
 	proved     INTEGER NOT NULL,
+	stored     INTEGER NOT NULL,
 	record     BLOB
 );
 CREATE UNIQUE INDEX rows_by_id ON rows (target, id);
-CREATE INDEX rows_in_order ON rows (target, generation, offset, proved);
+CREATE INDEX rows_in_order ON rows (target, generation, offset, proved, length(record));
 CREATE INDEX rows_proved ON rows (target, generation, offset) WHERE proved = 1;
+CREATE INDEX rows_by_age ON rows (lane, stored);
 
 CREATE TABLE lanes (
 	lane       INTEGER PRIMARY KEY,
@@ -88,6 +92,17 @@ CREATE TABLE announced (
 	offset     INTEGER NOT NULL,
 	PRIMARY KEY (lane, user)
 ) WITHOUT ROWID;
+`
+
+// fromFormat1 gives rows the time at which they were stored: those that are
+// there get the time of this change, in seconds, as the default of the column, so
+// that none of them has to be written again. Two indexes are made, which takes
+// some seconds for each million rows.
+const fromFormat1 = `
+ALTER TABLE rows ADD COLUMN stored INTEGER NOT NULL DEFAULT %d;
+DROP INDEX rows_in_order;
+CREATE INDEX rows_in_order ON rows (target, generation, offset, proved, length(record));
+CREATE INDEX rows_by_age ON rows (lane, stored);
 `
 
 // Store is a mailbox.Store in a directory.
@@ -144,8 +159,8 @@ func (s *Store) open() error {
 	return s.checkFormat()
 }
 
-// checkFormat makes the tables of an empty database and refuses any other that
-// is not of this format.
+// checkFormat makes the tables of an empty database, brings an older one to this
+// format, and refuses any other.
 func (s *Store) checkFormat() error {
 	var version, objects int
 	err := s.write.QueryRow("PRAGMA user_version").Scan(&version)
@@ -156,17 +171,25 @@ func (s *Store) checkFormat() error {
 	if err != nil {
 		return err
 	}
-	if version == formatVersion {
+	switch {
+	case version == formatVersion:
 		return nil
+	case version == 1:
+		return s.prepare(fmt.Sprintf(fromFormat1, time.Now().Unix()))
+	case version == 0 && objects == 0:
+		return s.prepare(schema)
+	default:
+		return fmt.Errorf("the data has format version %d, this program knows only versions up to %d", version, formatVersion)
 	}
-	if version != 0 || objects != 0 {
-		return fmt.Errorf("the data has format version %d, this program knows only version %d", version, formatVersion)
-	}
+}
+
+// prepare carries out the statements and sets the version, as one transaction.
+func (s *Store) prepare(statements string) error {
 	tx, err := s.write.Begin()
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(schema + fmt.Sprintf("PRAGMA user_version = %d;", formatVersion))
+	_, err = tx.Exec(statements + fmt.Sprintf("PRAGMA user_version = %d;", formatVersion))
 	if err != nil {
 		return errors.Join(err, tx.Rollback())
 	}

@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
@@ -70,6 +72,7 @@ func TestAnUnknownFormatIsRefused(t *testing.T) {
 		"another's tables":  {"CREATE TABLE rows (a)", "format version 0"},
 		"no database":       {"", "not a database"},
 		"a half made one":   {"CREATE TABLE rows (a); PRAGMA user_version = 7", "format version 7"},
+		"an old one's name": {"CREATE TABLE lanes (a); PRAGMA user_version = 1", "no such table: rows"},
 		"a negative number": {"PRAGMA user_version = -1", "format version -1"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -88,6 +91,72 @@ func TestAnUnknownFormatIsRefused(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// format1 is what the first version of the program made, as far as it changed.
+const format1 = `
+PRAGMA journal_mode = WAL;
+CREATE TABLE rows (target TEXT NOT NULL, generation INTEGER NOT NULL, offset INTEGER NOT NULL, id BLOB NOT NULL,
+	lane INTEGER NOT NULL, proved INTEGER NOT NULL, record BLOB);
+CREATE UNIQUE INDEX rows_by_id ON rows (target, id);
+CREATE INDEX rows_in_order ON rows (target, generation, offset, proved);
+CREATE INDEX rows_proved ON rows (target, generation, offset) WHERE proved = 1;
+CREATE TABLE lanes (lane INTEGER PRIMARY KEY, generation INTEGER NOT NULL, offset INTEGER NOT NULL);
+CREATE TABLE windows (lane INTEGER NOT NULL, user TEXT NOT NULL, stream INTEGER NOT NULL, high INTEGER NOT NULL,
+	missing BLOB, touched INTEGER NOT NULL, PRIMARY KEY (lane, user, stream)) WITHOUT ROWID;
+CREATE TABLE remembered (seq INTEGER PRIMARY KEY, lane INTEGER NOT NULL, saved INTEGER NOT NULL, ids BLOB NOT NULL);
+CREATE INDEX remembered_by_age ON remembered (lane, saved);
+CREATE TABLE announced (lane INTEGER NOT NULL, user TEXT NOT NULL, connected INTEGER NOT NULL, n INTEGER NOT NULL,
+	generation INTEGER NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY (lane, user)) WITHOUT ROWID;
+INSERT INTO rows VALUES
+	('A-1', 1, 5, x'000102030405060708090a0b0c0d0e0f', 7, 1, 'first'),
+	('A-1', 2, 3, x'101112131415161718191a1b1c1d1e1f', 7, 0, 'second'),
+	('A-2', 1, 6, x'101112131415161718191a1b1c1d1e1f', 7, 0, NULL);
+INSERT INTO announced VALUES (2, 'A-1', 1, 9, 0, 0);
+PRAGMA user_version = 1;
+`
+
+func TestADatabaseOfFormat1IsTakenOver(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	execute(t, filepath.Join(dir, "mailbox.db"), format1)
+	before := time.Now().Unix()
+	s, err := sqlite.Open(dir, slog.New(slog.DiscardHandler))
+	noError(t, err)
+	after := time.Now().Unix()
+	rows, _, err := s.Read(t.Context(), mailbox.Query{To: "A-1", Limit: 9})
+	noError(t, err)
+	if len(rows) != 2 {
+		t.Fatalf("%d rows", len(rows))
+	}
+	stored := rows[0].Stored
+	want := []mailbox.Row{
+		{To: "A-1", Pos: envelope.Position{Generation: 1, Offset: 5}, Lane: 7, Proved: true, Stored: stored, Record: []byte("first")},
+		{To: "A-1", Pos: envelope.Position{Generation: 2, Offset: 3}, Lane: 7, Stored: stored, Record: []byte("second")},
+	}
+	for i := range 16 {
+		want[0].ID[i], want[1].ID[i] = byte(i), byte(16+i)
+	}
+	if stored < before || stored > after || !reflect.DeepEqual(rows, want) {
+		t.Errorf("after the change at %d to %d the rows are %+v", before, after, rows)
+	}
+	noError(t, s.Put(t.Context(), []mailbox.Row{row(9)})) // stored at 0
+	noError(t, s.Close())
+
+	s = open(t, dir)
+	expired, err := s.Expired(t.Context(), 7, after+1, 9)
+	noError(t, err)
+	if len(expired) != 3 || expired[0].Stored != stored {
+		t.Errorf("expired after another opening: %+v", expired)
+	}
+	usage, err := s.Usage(t.Context(), "A-1")
+	noError(t, err)
+	if usage != (mailbox.Usage{Rows: 2, Bytes: int64(len("second") + len(row(9).Record))}) {
+		t.Errorf("usage %+v", usage)
+	}
+	if a, found, err := s.GetAnnounced(t.Context(), 2, "A-1"); err != nil || !found || a.N != 9 {
+		t.Errorf("announced %+v, found %v, error %v", a, found, err)
 	}
 }
 

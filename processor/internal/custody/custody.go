@@ -146,6 +146,8 @@ type Effects struct {
 	Reads        []Read
 	Counts       []Count
 	Loads        []ident.UserID
+	Usages       []ident.UserID
+	Expirations  []Expiration
 	Announce     []mailbox.Announced
 	Produce      []Produce
 	Bury         []Burial
@@ -229,6 +231,7 @@ func (e *Effects) Reset() {
 	clear(e.Failures)
 	e.Deliveries, e.Put, e.Mark, e.Delete = e.Deliveries[:0], e.Put[:0], e.Mark[:0], e.Delete[:0]
 	e.DeleteProved, e.Reads, e.Counts, e.Loads = e.DeleteProved[:0], e.Reads[:0], e.Counts[:0], e.Loads[:0]
+	e.Usages, e.Expirations = e.Usages[:0], e.Expirations[:0]
 	e.Announce, e.Produce, e.Bury, e.Failures = e.Announce[:0], e.Produce[:0], e.Bury[:0], e.Failures[:0]
 	clear(e.last)
 	e.round++

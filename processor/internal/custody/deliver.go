@@ -200,8 +200,11 @@ func (s *State) finish(it *item, fx *Effects) {
 	switch {
 	case it.stored && !it.deleted:
 		it.deleted, it.leaving = true, fx.round
+		s.metrics.fromMailbox.Inc()
+		s.removed(it.user.id, it.size)
 		fx.Delete = append(fx.Delete, it.key())
-	case !it.stored && !it.storing:
+	case it.inLog && !it.stored && !it.storing:
+		s.metrics.fromLog.Inc()
 		s.settle(it)
 	}
 	s.release(it)
@@ -262,7 +265,7 @@ func (s *State) owedToOthers(it *item) bool {
 
 // store asks the mailbox to take custody.
 func (s *State) store(it *item, fx *Effects) {
-	if it.storing || it.stored || it.env == nil {
+	if it.storing || it.stored || it.env == nil || !s.admit(it, fx) {
 		return
 	}
 	it.storing = true
@@ -276,6 +279,7 @@ func (s *State) store(it *item, fx *Effects) {
 		ID:     it.id,
 		Lane:   s.cfg.Lane,
 		Proved: it.marked,
+		Stored: s.now.Unix(),
 		Record: it.record(),
 	})
 }

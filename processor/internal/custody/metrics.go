@@ -19,13 +19,19 @@ const (
 
 // Metrics count what becomes of messages, for all lanes of a process together.
 type Metrics struct {
+	taken          prometheus.Counter
 	duplicates     prometheus.Counter
 	proofs         prometheus.Counter
 	stored         prometheus.Counter
+	fromLog        prometheus.Counter // delivered while only the log had custody
+	fromMailbox    prometheus.Counter // delivered after the mailbox had taken custody
 	spills         prometheus.Counter
 	resends        prometheus.Counter
 	undecodable    prometheus.Counter
+	expired        prometheus.Counter
 	connectorsDown prometheus.Counter
+	online         prometheus.Counter
+	offline        prometheus.Counter
 	fastDropped    map[DropReason]prometheus.Counter
 }
 
@@ -37,18 +43,30 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		mistakes = append(mistakes, reg.Register(c))
 		return c
 	}
+	vector := func(name, help, label string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "linker_lane_" + name, Help: help}, []string{label})
+		mistakes = append(mistakes, reg.Register(c))
+		return c
+	}
+	delivered := vector("delivered_total", "Messages whose custody ended because all who are owed them have proved receipt, by who had custody: log, mailbox.", "from")
+	events := vector("presence_events_total", "Events for masters about users who came or went, repeated ones included.", "event")
 	m := &Metrics{
+		taken:          counter("taken_total", "Messages of which a lane took custody, one for each receiver."),
 		duplicates:     counter("duplicates_total", "Records dropped because they had been taken before."),
 		proofs:         counter("proofs_total", "Messages whose receipt a socket has proved."),
 		stored:         counter("stored_total", "Messages that went into the mailbox."),
 		spills:         counter("spills_total", "Messages that the mailbox took because no proof came in time."),
 		resends:        counter("resends_total", "Times that deliveries were repeated to a connector."),
 		undecodable:    counter("undecodable_total", "Records, rows and answers that could not be decoded."),
+		expired:        counter("expired_total", "Messages that waited in the mailbox for too long and became dead letters."),
 		connectorsDown: counter("connectors_down_total", "Connectors found dead."),
+		fromLog:        delivered.WithLabelValues("log"),
+		fromMailbox:    delivered.WithLabelValues("mailbox"),
+		online:         events.WithLabelValues("connected"),
+		offline:        events.WithLabelValues("disconnected"),
 		fastDropped:    map[DropReason]prometheus.Counter{},
 	}
-	drops := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "linker_lane_fast_dropped_total", Help: "FAST messages dropped, by reason."}, []string{"reason"})
-	mistakes = append(mistakes, reg.Register(drops))
+	drops := vector("fast_dropped_total", "FAST messages dropped, by reason.", "reason")
 	for _, r := range []DropReason{DropAbsent, DropForbidden, DropQueueFull, DropMalformed} {
 		m.fastDropped[r] = drops.WithLabelValues(string(r))
 	}

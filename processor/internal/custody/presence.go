@@ -135,6 +135,11 @@ func (s *State) presenceProduced(u *user, n uint64, fx *Effects) {
 // produceEvent tells the master what was announced last.
 func (s *State) produceEvent(u *user, master ident.UserID, fx *Effects) {
 	a := u.announced
+	if a.Connected {
+		s.metrics.online.Inc()
+	} else {
+		s.metrics.offline.Inc()
+	}
 	e := envelope.Envelope{
 		Kind:      envelope.KindPresence,
 		Remember:  true,

@@ -16,6 +16,7 @@ import (
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/mailbox"
 	"github.com/linkerhq/linker/pkg/topology"
+	"github.com/linkerhq/linker/pkg/wire"
 	"github.com/linkerhq/linker/processor/internal/custody"
 )
 
@@ -49,6 +50,8 @@ type world struct {
 	streams     map[string]uint64
 	nextSession uint64
 	lossy       bool
+	limits      custody.Limits
+	refused     map[ident.MessageID]bool  // for lack of room, or of time
 	pad         int                       // bytes added to each frame
 	sentAt      map[ident.MessageID]int64 // offsets
 	late        []*delivery.Answers       // of connectors to a new owner
@@ -101,7 +104,7 @@ type store struct {
 	announced map[ident.UserID]mailbox.Announced
 }
 
-func newWorld(t *testing.T, seed uint64) *world {
+func newWorld(t *testing.T, seed uint64, limits custody.Limits) *world {
 	t.Helper()
 	net, err := topology.New(1, topology.Network{
 		Domains: []topology.Domain{{Name: "d", URLs: []string{"ws://127.0.0.1:1"}}},
@@ -111,9 +114,9 @@ func newWorld(t *testing.T, seed uint64) *world {
 		t.Fatal(err)
 	}
 	w := &world{
-		t: t, rng: rand.New(rand.NewPCG(seed, 7)), now: time.Unix(1_700_000_000, 0), net: net,
+		t: t, limits: limits, rng: rand.New(rand.NewPCG(seed, 7)), now: time.Unix(1_700_000_000, 0), net: net,
 		store:      &store{rows: map[string][]mailbox.Row{}, announced: map[ident.UserID]mailbox.Announced{}},
-		connectors: map[ident.Connector]*connector{}, sent: map[ident.UserID][]ident.MessageID{}, streams: map[string]uint64{}, sentAt: map[ident.MessageID]int64{},
+		connectors: map[ident.Connector]*connector{}, sent: map[ident.UserID][]ident.MessageID{}, streams: map[string]uint64{}, refused: map[ident.MessageID]bool{}, sentAt: map[ident.MessageID]int64{},
 	}
 	w.addConnector("c1")
 	w.addConnector("c2")
@@ -144,7 +147,7 @@ func (w *world) take() {
 	saved := w.saved
 	saved.Windows = maps.Clone(saved.Windows)
 	w.state = custody.New(custody.Config{
-		Domain: "d", Generation: 1, Epoch: w.epoch, Next: from, Saved: saved, Announced: announced, Network: w.net,
+		Domain: "d", Generation: 1, Epoch: w.epoch, Next: from, Saved: saved, Announced: announced, Network: w.net, Limits: w.limits,
 	}, newMetrics(w.t), w.now)
 	w.read = int(from)
 	w.committed = handle
@@ -218,6 +221,7 @@ func (w *world) collect() {
 		}
 	}
 	for _, b := range fx.Bury {
+		w.refuse(b)
 		w.results = append(w.results, &custody.Buried{Burial: b})
 	}
 	writes := []func(){}
@@ -234,11 +238,12 @@ func (w *world) collect() {
 		})
 	}
 	for _, k := range fx.Delete {
-		if !w.provedBySomebody(k.ID) {
+		if !w.provedBySomebody(k.ID) && !w.refused[k.ID] {
 			w.story(k.ID)
 			w.fatalf("%s is deleted and nobody has proved it %#v", k.ID, w.last)
 		}
 	}
+	usages, expirations := slices.Clone(fx.Usages), slices.Clone(fx.Expirations)
 	mark, del, proved := slices.Clone(fx.Mark), slices.Clone(fx.Delete), slices.Clone(fx.DeleteProved)
 	writes = append(writes, func() {
 		for _, k := range mark {
@@ -280,6 +285,12 @@ func (w *world) collect() {
 			}
 			w.results = append(w.results, &custody.Counted{Count: c, N: n})
 		}
+		for _, u := range usages {
+			w.results = append(w.results, &custody.UsageRead{User: u, Usage: w.store.usage(u)})
+		}
+		for _, e := range expirations {
+			w.results = append(w.results, &custody.RowsExpired{Expiration: e, Rows: w.store.expired(e)})
+		}
 		for _, u := range loads {
 			a, found := w.store.announced[u]
 			w.results = append(w.results, &custody.Loaded{User: u, Announced: a, Found: found})
@@ -308,6 +319,44 @@ func (w *world) provedBySomebody(id ident.MessageID) bool {
 		}
 	}
 	return false
+}
+
+// refuse notes that a message became a dead letter, of which its sender was told.
+func (w *world) refuse(b custody.Burial) {
+	e, err := envelope.Decode(b.Record)
+	if err != nil || b.Reason != string(wire.CodeMailboxFull) && b.Reason != string(wire.CodeExpired) {
+		w.fatalf("buried as %s: %v", b.Reason, err)
+	}
+	if e.Kind == envelope.KindMessage && !slices.ContainsFunc(w.fx.Failures, func(f envelope.Envelope) bool {
+		return f.User() == e.From && strings.Contains(string(f.Frame), b.Reason)
+	}) {
+		w.fatalf("%s of %s was buried as %s and nobody told the sender", e.ID, e.From, b.Reason)
+	}
+	w.note("  bury %s as %s", e.ID, b.Reason)
+	w.refused[e.ID] = true
+}
+
+func (s *store) usage(user ident.UserID) mailbox.Usage {
+	var u mailbox.Usage
+	for _, r := range s.rows[string(user)] {
+		if !r.Proved {
+			u.Rows++
+			u.Bytes += int64(len(r.Record))
+		}
+	}
+	return u
+}
+
+func (s *store) expired(e custody.Expiration) []mailbox.Row {
+	var rows []mailbox.Row
+	for _, user := range slices.Sorted(maps.Keys(s.rows)) {
+		for _, r := range s.rows[user] {
+			if r.Stored < e.Before && len(rows) < e.Limit {
+				rows = append(rows, r)
+			}
+		}
+	}
+	return rows
 }
 
 func (s *store) put(r mailbox.Row) {
@@ -683,7 +732,7 @@ func (w *world) checkOpen() {
 			got[f.id] = true
 		}
 		for _, id := range w.sent[s.user] {
-			if w.sentAt[id] > s.login && !got[id] {
+			if w.sentAt[id] > s.login && !got[id] && !w.refused[id] {
 				stored := false
 				for _, r := range w.store.rows[string(s.user)] {
 					stored = stored || r.ID == id
@@ -743,7 +792,7 @@ func (w *world) checkUser(user ident.UserID, faults bool) {
 		}
 	}
 	for i, id := range w.sent[user] {
-		if received[id] == 0 {
+		if received[id] == 0 && !w.refused[id] {
 			w.story(id)
 			w.fatalf("%s never got message %d of %d", user, i+1, len(w.sent[user]))
 		}
@@ -767,7 +816,7 @@ func (w *world) openSockets(user ident.UserID) []*socket {
 }
 
 // faults of a random run.
-type faults struct{ lossy, crashes, kills, stuck bool }
+type faults struct{ lossy, crashes, kills, stuck, small bool }
 
 func (w *world) run(moves int, f faults) {
 	users := []ident.UserID{"A-1", "A-2", "A-3", "A-4", "O-0"}
@@ -849,11 +898,16 @@ func TestRandomRunsLoseNothingAndKeepOrder(t *testing.T) {
 		"connectors die":     {kills: true, lossy: true},
 		"owners change":      {crashes: true},
 		"everything at once": {lossy: true, crashes: true, kills: true, stuck: true},
+		"small mailboxes":    {crashes: true, kills: true, stuck: true, small: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for seed := range *runs {
-				w := newWorld(t, seed)
+				var limits custody.Limits
+				if f.small {
+					limits = custody.Limits{Rows: 8, Bytes: 500 << 10, Expire: 15 * time.Second}
+				}
+				w := newWorld(t, seed, limits)
 				w.note("seed %d", seed)
 				w.pad = []int{0, 20 << 10, 60 << 10}[seed%3]
 				w.run(1500, f)

@@ -22,6 +22,7 @@ type Config struct {
 	Saved      mailbox.LaneState
 	Announced  []mailbox.Announced // connected, or caused by a record not before Next
 	Network    *topology.Snapshot
+	Limits     Limits
 }
 
 // State is the state machine of one lane. It is owned by one goroutine.
@@ -49,8 +50,11 @@ type State struct {
 	departed  map[uint64]time.Time      // sessions that have logged out lately
 	held      int                       // bytes of records in memory
 	logged    int                       // bytes of records of which only the log has custody
-	started   bool                      // this owner's epoch record was read
-	assembled bool                      // it is certain who is connected
+	usages    map[ident.UserID]*usage
+	expiring  bool      // the store is being asked for rows that have expired
+	expireAt  time.Time // when it is asked again
+	started   bool      // this owner's epoch record was read
+	assembled bool      // it is certain who is connected
 }
 
 // user is what the lane knows of one user. It is forgotten when nothing is
@@ -120,6 +124,7 @@ type item struct {
 	kept    int // of size, what is accounted for in memory
 	taken   time.Time
 	inLog   bool // the log still has custody
+	held    bool // until it is known whether the mailbox has room
 	storing bool
 	stored  bool
 	proved  bool // at least one session has it
@@ -194,6 +199,7 @@ func New(cfg Config, metrics *Metrics, now time.Time) *State {
 		fastTurn: now,
 		dead:     map[ident.Connector]bool{},
 		heard:    map[ident.Connector]bool{},
+		usages:   map[ident.UserID]*usage{},
 		lists:    map[ident.Connector]*list{},
 		departed: map[uint64]time.Time{},
 	}
@@ -318,7 +324,7 @@ func (s *State) hold(it *item) {
 
 // release drops an item from memory once nobody needs it.
 func (s *State) release(it *item) {
-	if it.inLog || it.storing || len(it.flights) > 0 || it.asking || it.confirm == confirming {
+	if it.inLog || it.held || it.storing || len(it.flights) > 0 || it.asking || it.confirm == confirming {
 		return
 	}
 	u := it.user

@@ -26,6 +26,10 @@ func (s *State) Step(now time.Time, event Event, fx *Effects) {
 		s.rowsRead(e, fx)
 	case *Counted:
 		s.counted(e, fx)
+	case *UsageRead:
+		s.usageRead(e, fx)
+	case *RowsExpired:
+		s.rowsExpired(e, fx)
 	case *Loaded:
 		s.loaded(e, fx)
 	case *AnnouncedSaved:
@@ -166,6 +170,7 @@ func (s *State) accept(offset int64, e *envelope.Envelope, to envelope.Recipient
 		s.log.settle(offset) // a user named twice in one record
 		return
 	}
+	s.metrics.taken.Inc()
 	it.env, it.taken, it.inLog = e, s.now, true
 	s.logged += it.size
 	if !e.Confirm {
@@ -218,6 +223,7 @@ func (s *State) offer(it *item, fx *Effects) {
 // refuse reports a record that cannot be delivered to its sender's open sockets
 // and gives it to the dead letters.
 func (s *State) refuse(offset int64, e *envelope.Envelope, to envelope.Recipient, code wire.Code, fx *Effects) {
+	s.metrics.taken.Inc()
 	one := *e
 	one.To = []envelope.Recipient{to}
 	fx.Bury = append(fx.Bury, Burial{Offset: offset, User: to.User, Record: one.Append(nil), Reason: string(code)})
@@ -298,6 +304,7 @@ func (s *State) closeAsked(e *envelope.Envelope, fx *Effects) {
 func (s *State) tick(fx *Effects) {
 	s.judge(fx)
 	s.spill(fx)
+	s.expire(fx)
 	for _, sn := range s.sessions {
 		if sn.target == nil {
 			continue

@@ -161,6 +161,12 @@ func describe(fx *custody.Effects) string {
 	for _, u := range fx.Loads {
 		add("load %s", u)
 	}
+	for _, u := range fx.Usages {
+		add("usage %s", u)
+	}
+	for _, e := range fx.Expirations {
+		add("expire before %d", e.Before)
+	}
 	for _, a := range fx.Announce {
 		add("announce %s %v %d", a.User, a.Connected, a.N)
 	}

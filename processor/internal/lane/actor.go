@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -73,16 +74,40 @@ func (d *Driver) handle(batch []kafka.Record, handle int64) {
 	for i := range batch {
 		r := &batch[i]
 		d.lag.seen(r)
+		d.handling = r.Offset
 		event := custody.RecordRead{Offset: r.Offset, Fill: r.Offset < handle}
 		e, err := envelope.Decode(r.Value)
-		if err != nil {
+		switch {
+		case d.Poison.holds(d.lane.Number(), r.Offset):
+			d.log.Error("record that made the lane panic becomes a dead letter", "offset", r.Offset)
+			event.Raw = r.Value
+		case err != nil:
 			d.log.Error("undecodable record becomes a dead letter", "offset", r.Offset, "error", err)
 			event.Raw = r.Value
-		} else {
+		default:
 			event.Envelope = &e
 		}
 		d.step(&event)
 	}
+	d.handling = nothing
+}
+
+// contained runs what touches the state. A panic ends the lane and not the
+// process; the record that caused it, if it was one, is remembered.
+func (d *Driver) contained(run func() error) (err error) {
+	defer func() {
+		reason := recover()
+		if reason == nil {
+			return
+		}
+		d.log.Error("the lane has panicked", "offset", d.handling, "reason", reason, "stack", string(debug.Stack()))
+		d.Metrics.panics.Inc()
+		if d.handling != nothing {
+			d.Poison.add(d.lane.Number(), d.handling)
+		}
+		err = errPanicked
+	}()
+	return run()
 }
 
 // followNetwork takes a new description of the network before anything is judged

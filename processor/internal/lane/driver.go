@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -39,13 +40,19 @@ const (
 	handOverFor   = time.Second      // proofs are waited for so long when a lane is given up in good order
 	stopFor       = 1500 * time.Millisecond
 
-	maxLogged    = 64 << 20 // bytes of records in the log's custody before reading pauses
+	maxLogged    = 16 << 20 // bytes of records in the log's custody before reading pauses
 	maxUnsettled = 64 << 10 // records
 	maxInbox     = 32 << 10 // events from the live plane that wait; beyond it they are dropped
 )
 
 // errNotOwner ends a lane whose owner cannot be sure any more to be the owner.
 var errNotOwner = errors.New("the group has not answered for half a session")
+
+// errPanicked ends a lane in whose state a fault of the program has struck.
+var errPanicked = errors.New("the lane has panicked")
+
+// nothing is the offset of no record.
+const nothing = -1
 
 // Connectors tells which connectors of the domain are there.
 type Connectors interface {
@@ -72,6 +79,8 @@ type Deps struct {
 	Store        mailbox.Store
 	Connectors   Connectors
 	Network      Network
+	Limits       custody.Limits
+	Poison       *Poison
 	Metrics      *Metrics
 	Log          *slog.Logger
 }
@@ -88,13 +97,14 @@ type Driver struct {
 	records chan []kafka.Record // closed by nobody; read only while there is room in memory
 
 	// Owned by the actor.
-	state   *custody.State
-	fx      custody.Effects
-	out     outgoing
-	retry   []custody.Produce // that the log could not take
-	network *topology.Snapshot
-	lag     lagMeter
-	unsure  time.Time // when it was last not certain that all connectors could be heard
+	state    *custody.State
+	fx       custody.Effects
+	out      outgoing
+	retry    []custody.Produce // that the log could not take
+	network  *topology.Snapshot
+	lag      lagMeter
+	handling int64     // the offset of the record that is being handled, or nothing
+	unsure   time.Time // when it was last not certain that all connectors could be heard
 
 	store *storeQueue
 }
@@ -102,12 +112,13 @@ type Driver struct {
 // NewDriver prepares a lane that was just assigned to this process.
 func NewDriver(deps Deps, lane *kafka.Lane) *Driver {
 	d := &Driver{
-		Deps:    deps,
-		lane:    lane,
-		label:   fmt.Sprint(lane.Number()),
-		log:     deps.Log.With("lane", lane.Number()),
-		inbox:   newInbox(),
-		records: make(chan []kafka.Record),
+		Deps:     deps,
+		lane:     lane,
+		label:    fmt.Sprint(lane.Number()),
+		log:      deps.Log.With("lane", lane.Number()),
+		inbox:    newInbox(),
+		records:  make(chan []kafka.Record),
+		handling: nothing,
 	}
 	d.store = newStoreQueue(deps, lane, d.log, d.inbox)
 	return d
@@ -130,10 +141,11 @@ func (d *Driver) Run(ctx context.Context) error {
 		return fmt.Errorf("listen for FAST messages: %w", err)
 	}
 	defer d.stopListening(fast)
+	defer d.Metrics.forget(d.label)
 
 	d.state = custody.New(cfg, d.Metrics.Custody, time.Now())
 	d.out = newOutgoing(d.Domain, d.lane.Number(), envelope.Position{Generation: d.Generation, Offset: d.epoch}, d.Plane)
-	if err := d.join(ctx); err != nil {
+	if err := d.contained(func() error { return d.join(ctx) }); err != nil {
 		return stopped(ctx, err)
 	}
 	d.log.Info("lane taken", "epoch", d.epoch, "from", cfg.Next, "handle_from", handle, "sessions", d.state.Sessions())
@@ -150,7 +162,7 @@ func (d *Driver) Run(ctx context.Context) error {
 		}
 	})
 	wg.Go(func() { d.measure(reading) })
-	err = d.serve(ctx, work, handle)
+	err = d.contained(func() error { return d.serve(ctx, work, handle) })
 	stopReading()
 	stop(nil)
 	wg.Wait()
@@ -180,9 +192,14 @@ func (d *Driver) take(ctx context.Context) (cfg custody.Config, handle int64, er
 	if err != nil {
 		return cfg, 0, fmt.Errorf("read the log's bounds: %w", err)
 	}
-	saved, found, err := d.Store.LoadLane(ctx, lane)
+	var saved mailbox.LaneState
+	var found bool
+	err = d.await(ctx, "load the lane's windows", func() (err error) {
+		saved, found, err = d.Store.LoadLane(ctx, lane)
+		return err
+	})
 	if err != nil {
-		return cfg, 0, fmt.Errorf("load the lane's windows: %w", err)
+		return cfg, 0, err
 	}
 	from, handle, err := startAt(startFacts{
 		first: first, next: next, committed: d.lane.Committed(), saved: saved.Position, found: found, generation: d.Generation,
@@ -190,9 +207,13 @@ func (d *Driver) take(ctx context.Context) (cfg custody.Config, handle int64, er
 	if err != nil {
 		return cfg, 0, err
 	}
-	announced, err := d.Store.ListAnnounced(ctx, lane, envelope.Position{Generation: d.Generation, Offset: handle})
+	var announced []mailbox.Announced
+	err = d.await(ctx, "load what was announced", func() (err error) {
+		announced, err = d.Store.ListAnnounced(ctx, lane, envelope.Position{Generation: d.Generation, Offset: handle})
+		return err
+	})
 	if err != nil {
-		return cfg, 0, fmt.Errorf("load what was announced: %w", err)
+		return cfg, 0, err
 	}
 	d.epoch, err = d.appendEpoch(ctx)
 	if err != nil {
@@ -201,8 +222,30 @@ func (d *Driver) take(ctx context.Context) (cfg custody.Config, handle int64, er
 	d.network = d.Network.Current()
 	return custody.Config{
 		Domain: d.Domain, Lane: lane, Generation: d.Generation, Epoch: d.epoch, Next: from,
-		Saved: saved, Announced: announced, Network: d.network,
+		Saved: saved, Announced: announced, Network: d.network, Limits: d.Limits,
 	}, handle, nil
+}
+
+// await repeats what the store has to do before the lane can be served. To leave
+// the group while the store is away would disturb all the others.
+func (d *Driver) await(ctx context.Context, what string, run func() error) error {
+	for {
+		err := run()
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case !d.lane.Healthy():
+			return fmt.Errorf("%s: %w: %w", what, errNotOwner, err)
+		}
+		d.log.Warn("the lane cannot be taken yet; trying again", "what", what, "error", err)
+		select {
+		case <-time.After(rand.N(retryAtMost)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // startFacts is what decides where a lane begins to read.

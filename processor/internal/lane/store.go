@@ -2,6 +2,8 @@ package lane
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -19,7 +21,7 @@ const (
 	maxReads     = 16  // of the store at once, for one lane
 	maxPutRows   = 512 // in one request
 	retryAtFirst = 50 * time.Millisecond
-	retryAtMost  = 5 * time.Second
+	retryAtMost  = 2 * time.Second
 )
 
 // storeJob is what waits for the store. Its writes are carried out first, kind
@@ -36,10 +38,12 @@ type storeJob struct {
 	reads    []custody.Read
 	counts   []custody.Count
 	loads    []ident.UserID
+	usages   []ident.UserID
+	expire   []custody.Expiration
 }
 
 func (j *storeJob) empty() bool {
-	return len(j.put)+len(j.mark)+len(j.del)+len(j.proved)+len(j.announce)+len(j.bury)+len(j.reads)+len(j.counts)+len(j.loads) == 0 && j.save == nil
+	return len(j.put)+len(j.mark)+len(j.del)+len(j.proved)+len(j.announce)+len(j.bury)+len(j.reads)+len(j.counts)+len(j.loads)+len(j.usages)+len(j.expire) == 0 && j.save == nil
 }
 
 // storeQueue is the lane's way to the store: whatever gathers while one job is
@@ -51,6 +55,8 @@ type storeQueue struct {
 	metrics  *Metrics
 	log      *slog.Logger
 	inbox    *inbox
+
+	stop context.CancelCauseFunc // ends the lane; set by run
 
 	wake chan struct{} // capacity 1; never closed
 	mu   sync.Mutex
@@ -78,7 +84,7 @@ func (q *storeQueue) add(change func(*storeJob)) {
 
 // effects adds what a round of the actor wants of the store.
 func (q *storeQueue) effects(fx *custody.Effects) {
-	if len(fx.Put)+len(fx.Mark)+len(fx.Delete)+len(fx.DeleteProved)+len(fx.Announce)+len(fx.Bury)+len(fx.Reads)+len(fx.Counts)+len(fx.Loads) == 0 {
+	if len(fx.Put)+len(fx.Mark)+len(fx.Delete)+len(fx.DeleteProved)+len(fx.Announce)+len(fx.Bury)+len(fx.Reads)+len(fx.Counts)+len(fx.Loads)+len(fx.Usages)+len(fx.Expirations) == 0 {
 		return
 	}
 	q.add(func(j *storeJob) {
@@ -91,6 +97,8 @@ func (q *storeQueue) effects(fx *custody.Effects) {
 		j.reads = append(j.reads, fx.Reads...)
 		j.counts = append(j.counts, fx.Counts...)
 		j.loads = append(j.loads, fx.Loads...)
+		j.usages = append(j.usages, fx.Usages...)
+		j.expire = append(j.expire, fx.Expirations...)
 	})
 }
 
@@ -129,6 +137,7 @@ func (q *storeQueue) take() (storeJob, bool) {
 // run carries jobs out until ctx ends; stop ends the lane when it is no longer
 // sure to be the owner.
 func (q *storeQueue) run(ctx context.Context, stop context.CancelCauseFunc) {
+	q.stop = stop
 	for {
 		select {
 		case <-q.wake:
@@ -136,10 +145,6 @@ func (q *storeQueue) run(ctx context.Context, stop context.CancelCauseFunc) {
 			return
 		}
 		for job, some := q.take(); some; job, some = q.take() {
-			if !q.lane.Healthy() {
-				stop(errNotOwner)
-				return
-			}
 			begun := time.Now()
 			if !q.do(ctx, &job) {
 				return
@@ -195,14 +200,23 @@ func some[T any](list []T, run func() error) error {
 	return run()
 }
 
-// repeat tries until it succeeds, with growing jittered pauses.
+// repeat tries until it succeeds, with growing jittered pauses, as long as this
+// process is the owner.
 func (q *storeQueue) repeat(ctx context.Context, what string, run func(context.Context) error) bool {
 	for pause := retryAtFirst; ; pause = min(2*pause, retryAtMost) {
+		if !q.lane.Healthy() {
+			q.stop(errNotOwner)
+			return false
+		}
 		err := run(ctx)
 		if err == nil {
 			return true
 		}
 		if ctx.Err() != nil {
+			return false
+		}
+		if errors.Is(err, mailbox.ErrLaneTaken) {
+			q.stop(fmt.Errorf("%s: %w", what, err))
 			return false
 		}
 		q.metrics.storeFailed.Inc()
@@ -264,7 +278,7 @@ func (q *storeQueue) bury(ctx context.Context, j *storeJob) error {
 
 // read carries out all reads side by side; each reports its result once.
 func (q *storeQueue) read(ctx context.Context, j *storeJob) error {
-	if len(j.reads)+len(j.counts)+len(j.loads) == 0 {
+	if len(j.reads)+len(j.counts)+len(j.loads)+len(j.usages)+len(j.expire) == 0 {
 		return nil
 	}
 	var mu sync.Mutex
@@ -309,7 +323,29 @@ func (q *storeQueue) read(ctx context.Context, j *storeJob) error {
 			return nil
 		})
 	}
+	for _, u := range j.usages {
+		group.Go(func() error {
+			usage, err := q.store.Usage(ctx, string(u))
+			if err != nil {
+				again(func() { left.usages = append(left.usages, u) })
+				return err
+			}
+			q.inbox.put(&custody.UsageRead{User: u, Usage: usage})
+			return nil
+		})
+	}
+	for _, e := range j.expire {
+		group.Go(func() error {
+			rows, err := q.store.Expired(ctx, q.lane.Number(), e.Before, e.Limit)
+			if err != nil {
+				again(func() { left.expire = append(left.expire, e) })
+				return err
+			}
+			q.inbox.put(&custody.RowsExpired{Expiration: e, Rows: rows})
+			return nil
+		})
+	}
 	err := group.Wait()
-	j.reads, j.counts, j.loads = left.reads, left.counts, left.loads
+	j.reads, j.counts, j.loads, j.usages, j.expire = left.reads, left.counts, left.loads, left.usages, left.expire
 	return err
 }

@@ -1,0 +1,193 @@
+package custody
+
+import (
+	"time"
+
+	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/mailbox"
+	"github.com/linkerhq/linker/pkg/wire"
+)
+
+// Limits are what may wait in the mailbox.
+type Limits struct {
+	Rows   int           // for one user; 0: no limit
+	Bytes  int64         // of the records of one user; 0: no limit
+	Expire time.Duration // how long a message waits at most; 0: for ever
+}
+
+const (
+	// uncounted is which part of a quota a lane stores for a user before it asks
+	// how much waits already: a thousandth.
+	uncounted = 1000
+	// recountAfter is how old a count may be on which a refusal rests.
+	recountAfter = 10 * time.Second
+	maxUsages    = 1 << 17 // users whose counts are kept; then all are asked for anew
+
+	expireAtLeast = time.Second // between two looks for what has expired
+	expireAtMost  = time.Minute
+	expireRows    = 256 // in one look
+)
+
+// usage is what the mailbox holds for a user, as far as this lane knows.
+type usage struct {
+	rows    int
+	bytes   int64
+	known   bool      // the rows that earlier owners have stored are counted
+	asking  bool      // the store is being asked
+	counted time.Time // when it was
+	held    []*item   // wait for the answer
+}
+
+// Expiration asks for the rows of the lane that were stored before a time.
+type Expiration struct {
+	Before int64 // Unix seconds
+	Limit  int
+}
+
+// UsageRead is the result of an entry of Effects.Usages.
+type UsageRead struct {
+	User  ident.UserID
+	Usage mailbox.Usage
+}
+
+// RowsExpired is the result of an Expiration.
+type RowsExpired struct {
+	Expiration Expiration
+	Rows       []mailbox.Row
+}
+
+func (UsageRead) event()   {}
+func (RowsExpired) event() {}
+
+// admit says whether the mailbox may take one more message. If that is not known
+// yet, the message is held until it is; if not, its sender is told. What a session
+// has, or what is under way to one, is let in: the session's window bounds it.
+func (s *State) admit(it *item, fx *Effects) bool {
+	l := s.cfg.Limits
+	if l.Rows == 0 && l.Bytes == 0 {
+		return true
+	}
+	u := s.usages[it.user.id]
+	if u == nil {
+		if len(s.usages) >= maxUsages {
+			clear(s.usages)
+		}
+		u = &usage{}
+		s.usages[it.user.id] = u
+	}
+	if !u.known {
+		l.Rows, l.Bytes = l.Rows/uncounted, l.Bytes/uncounted
+	}
+	room := (s.cfg.Limits.Rows == 0 || u.rows < l.Rows) && (s.cfg.Limits.Bytes == 0 || u.bytes+int64(it.size) <= l.Bytes)
+	if room || it.proved || len(it.flights) > 0 {
+		u.rows++
+		u.bytes += int64(it.size)
+		return true
+	}
+	if u.known && s.now.Sub(u.counted) < recountAfter {
+		s.overflow(it, fx)
+		return false
+	}
+	if !it.held {
+		it.held = true
+		u.held = append(u.held, it)
+	}
+	s.askUsage(it.user.id, u, fx)
+	return false
+}
+
+func (s *State) askUsage(id ident.UserID, u *usage, fx *Effects) {
+	if !u.asking {
+		u.asking = true
+		fx.Usages = append(fx.Usages, id)
+	}
+}
+
+// usageRead goes on with what was held until the count was there.
+func (s *State) usageRead(e *UsageRead, fx *Effects) {
+	u := s.usages[e.User]
+	if u == nil || !u.asking {
+		return
+	}
+	// What this round gives to the store is not counted there yet, what was given
+	// before is: writes come before reads.
+	u.rows, u.bytes = e.Usage.Rows, e.Usage.Bytes
+	u.known, u.asking, u.counted = true, false, s.now
+	held := u.held
+	u.held = nil
+	for _, it := range held {
+		it.held = false
+		if it.inLog {
+			s.store(it, fx)
+		}
+		s.release(it)
+	}
+}
+
+// removed notes that a row of about so many bytes is being deleted.
+func (s *State) removed(user ident.UserID, size int) {
+	if u := s.usages[user]; u != nil {
+		u.rows = max(u.rows-1, 0)
+		u.bytes = max(u.bytes-int64(size), 0)
+	}
+}
+
+// overflow refuses a message for which the mailbox has no room.
+func (s *State) overflow(it *item, fx *Effects) {
+	fx.Bury = append(fx.Bury, Burial{Offset: it.pos.Offset, User: it.user.id, Record: it.record(), Reason: string(wire.CodeMailboxFull)})
+	if it.env.Kind == envelope.KindMessage {
+		s.fail(it.env.From, wire.Failure{
+			Code: wire.CodeMailboxFull, Message: "the mailbox of " + string(it.user.id) + " is full", Reference: it.env.Reference,
+		}, fx)
+	}
+	// The burial settles the record.
+	it.inLog, it.confirm = false, confirmed
+	s.logged -= it.size
+	s.release(it)
+}
+
+// expire looks for rows that have waited too long.
+func (s *State) expire(fx *Effects) {
+	wait := s.cfg.Limits.Expire
+	if wait == 0 || !s.started || s.expiring || s.now.Before(s.expireAt) {
+		return
+	}
+	s.expiring = true
+	fx.Expirations = append(fx.Expirations, Expiration{Before: s.now.Add(-wait).Unix(), Limit: expireRows})
+}
+
+// rowsExpired makes dead letters of the rows that have waited too long, and tells
+// their senders. Rows that are on their way to a session are left alone: they are
+// looked at again.
+func (s *State) rowsExpired(e *RowsExpired, fx *Effects) {
+	s.expiring = false
+	ended := 0
+	for i := range e.Rows {
+		row := &e.Rows[i]
+		u := s.users[ident.UserID(row.To)]
+		if u != nil && (u.reads > 0 || u.items[row.Pos] != nil) {
+			continue
+		}
+		ended++
+		s.removed(ident.UserID(row.To), len(row.Record))
+		fx.Delete = append(fx.Delete, mailbox.Key{To: row.To, Pos: row.Pos, ID: row.ID})
+		if row.Proved {
+			continue
+		}
+		s.metrics.expired.Inc()
+		reason := string(wire.CodeExpired)
+		env, err := envelope.Decode(row.Record)
+		if err != nil {
+			reason = reasonUndecodable
+		} else if env.Kind == envelope.KindMessage {
+			s.fail(env.From, wire.Failure{
+				Code: wire.CodeExpired, Message: "message to " + row.To + " has waited too long", Reference: env.Reference,
+			}, fx)
+		}
+		fx.Bury = append(fx.Bury, Burial{Offset: noOffset, User: ident.UserID(row.To), Record: row.Record, Reason: reason})
+	}
+	if len(e.Rows) < e.Expiration.Limit || ended == 0 {
+		s.expireAt = s.now.Add(min(max(s.cfg.Limits.Expire/10, expireAtLeast), expireAtMost))
+	}
+}

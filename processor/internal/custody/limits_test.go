@@ -1,0 +1,86 @@
+package custody_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/mailbox"
+	"github.com/linkerhq/linker/processor/internal/custody"
+)
+
+const full = `fail A-2 {"type":"DELIVER_FAILED","data":{"code":"MAILBOX_FULL","message":"the mailbox of A-1 is full","retryable":false},"reference":"ref"}`
+
+// limited is a bench whose users have small mailboxes.
+func limited(t *testing.T, limits custody.Limits) *bench {
+	t.Helper()
+	b := newBench(t)
+	b.offset = 0
+	b.state = custody.New(custody.Config{Domain: "d", Generation: 1, Network: newWorld(t, 1, custody.Limits{}).net, Limits: limits}, newMetrics(t), b.now)
+	b.record(envelope.Envelope{Kind: envelope.KindEpoch})
+	b.step(&custody.Assembled{})
+	return b
+}
+
+func TestAFullMailboxRefusesAndTheSenderHears(t *testing.T) {
+	t.Parallel()
+	b := limited(t, custody.Limits{Rows: 2})
+	b.want("first: how much waits already is not known", b.message("A-2", "A-1", 1, false), "usage A-1")
+	b.want("second: neither", b.message("A-2", "A-1", 2, false), "")
+	b.want("one waits already", b.step(&custody.UsageRead{User: "A-1", Usage: mailbox.Usage{Rows: 1}}), "put A-1@1 proved false; bury @2 MAILBOX_FULL; "+full)
+	b.stored("A-1", 1)
+	b.step(&custody.Buried{Burial: custody.Burial{Offset: 2}})
+	b.wantLow(3)
+	b.want("third", b.message("A-2", "A-1", 3, false), "bury @3 MAILBOX_FULL; "+full)
+	b.step(&custody.Buried{Burial: custody.Burial{Offset: 3}})
+	b.wantLow(4)
+	if b.state.Held() != 0 || b.state.Logged() != 0 {
+		t.Errorf("%d bytes held, %d in the log", b.state.Held(), b.state.Logged())
+	}
+	b.after(11 * time.Second)
+	b.want("after a while it is counted anew", b.message("A-2", "A-1", 4, false), "usage A-1")
+	b.want("and there is room", b.step(&custody.UsageRead{User: "A-1", Usage: mailbox.Usage{}}), "put A-1@4 proved false")
+}
+
+func TestAMailboxIsFullByItsBytesAsWell(t *testing.T) {
+	t.Parallel()
+	b := limited(t, custody.Limits{Bytes: 1000})
+	b.message("A-2", "A-1", 1, false)
+	b.want("900 bytes wait", b.step(&custody.UsageRead{User: "A-1", Usage: mailbox.Usage{Rows: 1, Bytes: 900}}), "bury @1 MAILBOX_FULL; "+full)
+}
+
+func TestWhatIsUnderWayToASessionIsStoredHoweverFullTheMailboxIs(t *testing.T) {
+	t.Parallel()
+	b := limited(t, custody.Limits{Rows: 1})
+	b.login(7, "A-1", 0)
+	b.want("live", b.message("A-2", "A-1", 1, false), "frame 7/1 m1")
+	b.message("A-2", "A-1", 2, false)
+	b.want("without proof", b.after(custody.SpillAfter), "frame 7/1 m1; frame 7/2 m2; put A-1@2 proved false; put A-1@3 proved false")
+}
+
+func TestWhatHasWaitedTooLongBecomesADeadLetterAndTheSenderHears(t *testing.T) {
+	t.Parallel()
+	b := limited(t, custody.Limits{Expire: time.Hour})
+	e := msg("A-2", "A-1", 1, false)
+	row := mailbox.Row{To: "A-1", Pos: envelope.Position{Generation: 1, Offset: 5}, ID: e.ID, Record: e.Append(nil)}
+	proved := row
+	proved.Pos.Offset, proved.Proved = 6, true
+	b.want("time to look", b.after(time.Second), "expire before 1699996401")
+	look := custody.Expiration{Limit: 256}
+	b.want("two rows", b.step(&custody.RowsExpired{Expiration: look, Rows: []mailbox.Row{row, proved}}),
+		"delete A-1@5; delete A-1@6; bury @-1 EXPIRED; "+
+			`fail A-2 {"type":"DELIVER_FAILED","data":{"code":"EXPIRED","message":"message to A-1 has waited too long","retryable":false},"reference":"ref"}`)
+	b.want("a moment later", b.after(time.Second), "")
+	b.want("a minute later", b.after(time.Minute), "expire before 1699996462")
+}
+
+func TestWhatIsUnderWayDoesNotExpire(t *testing.T) {
+	t.Parallel()
+	b := limited(t, custody.Limits{Expire: time.Hour})
+	b.login(7, "A-1", 0)
+	b.message("A-2", "A-1", 1, false)
+	b.after(custody.SpillAfter)
+	b.stored("A-1", 2)
+	row := mailbox.Row{To: "A-1", Pos: envelope.Position{Generation: 1, Offset: 2}}
+	b.want("in flight", b.step(&custody.RowsExpired{Expiration: custody.Expiration{Limit: 256}, Rows: []mailbox.Row{row}}), "")
+}

@@ -143,7 +143,9 @@ type Announced struct {
 
 // Presence keeps what was announced.
 type Presence interface {
-	// PutAnnounced replaces the user's entry. The lane is the user's.
+	// PutAnnounced replaces the user's entry, unless that has a higher position:
+	// an owner that the lane was taken from turns nothing back. The lane is the
+	// user's.
 	PutAnnounced(ctx context.Context, lane int, a Announced) error
 	// GetAnnounced returns the user's entry; found is false for a user who was
 	// never announced.

@@ -28,6 +28,13 @@ var presenceTests = []test{
 		wantAnnounced(t, s, 4, second)
 		wantList(t, s, 4, envelope.Position{}, second)
 	}},
+	{"An older announcement does not replace a newer one", func(t *testing.T, s mailbox.Store) {
+		newer := mailbox.Announced{User: "A-1", N: 2, Pos: envelope.Position{Generation: 2, Offset: 3}}
+		announce(t, s, 4, newer)
+		announce(t, s, 4, mailbox.Announced{User: "A-1", Connected: true, N: 1, Pos: envelope.Position{Generation: 2, Offset: 2}})
+		announce(t, s, 4, mailbox.Announced{User: "A-1", Connected: true, N: 1, Pos: envelope.Position{Generation: 1, Offset: 9}})
+		wantAnnounced(t, s, 4, newer)
+	}},
 	{"The list holds who is connected or was announced since", func(t *testing.T, s mailbox.Store) {
 		old := mailbox.Announced{User: "A-1", Connected: true, N: 1, Pos: at(1)}
 		goneOld := mailbox.Announced{User: "A-2", N: 2, Pos: at(9)}

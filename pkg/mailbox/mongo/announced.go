@@ -51,12 +51,20 @@ func (s *Store) PutAnnounced(ctx context.Context, lane int, a mailbox.Announced)
 	return nil
 }
 
+// replace matches no document that has a higher position. The upsert then finds
+// the key taken, as it does when another one was quicker.
 func (s *Store) replace(ctx context.Context, d *announcedDocument) error {
+	older := bson.D{{Key: "_id", Value: d.Key}, {Key: "pos", Value: bson.D{{Key: "$lte", Value: d.Pos}}}}
+	newer := bson.D{{Key: "_id", Value: d.Key}, {Key: "pos", Value: bson.D{{Key: "$gt", Value: d.Pos}}}}
 	var err error
 	for range maxUpserts {
-		_, err = s.announced.ReplaceOne(ctx, bson.D{{Key: "_id", Value: d.Key}}, d, options.Replace().SetUpsert(true))
+		_, err = s.announced.ReplaceOne(ctx, older, d, options.Replace().SetUpsert(true))
 		if !mongo.IsDuplicateKeyError(err) {
 			return err
+		}
+		n, failed := s.announced.CountDocuments(ctx, newer)
+		if failed != nil || n > 0 {
+			return failed
 		}
 	}
 	return err

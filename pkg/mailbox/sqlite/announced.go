@@ -12,8 +12,11 @@ import (
 )
 
 const (
-	putAnnounced = `INSERT OR REPLACE INTO announced (lane, user, connected, n, generation, offset)
-		VALUES (?, ?, ?, ?, ?, ?)`
+	putAnnounced = `INSERT INTO announced (lane, user, connected, n, generation, offset)
+		VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (lane, user) DO UPDATE
+		SET connected = excluded.connected, n = excluded.n, generation = excluded.generation, offset = excluded.offset
+		WHERE (excluded.generation, excluded.offset) >= (announced.generation, announced.offset)`
 	getAnnounced  = `SELECT user, connected, n, generation, offset FROM announced WHERE lane = ? AND user = ?`
 	listAnnounced = `SELECT user, connected, n, generation, offset FROM announced
 		WHERE lane = ? AND (connected = 1 OR (generation, offset) >= (?, ?))`

@@ -233,7 +233,9 @@ func (s *Store) Close() error {
 			errs = append(errs, db.Close())
 		}
 	}
-	err := errors.Join(append(errs, s.lock.Close())...)
+	// A process that was just forked from this one holds the file open until it
+	// runs its program: closing alone would leave the lock to it.
+	err := errors.Join(append(errs, syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN), s.lock.Close())...)
 	if err != nil {
 		return fmt.Errorf("close mailbox: %w", err)
 	}

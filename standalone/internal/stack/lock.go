@@ -24,3 +24,10 @@ func lockDirectory(dir string) (*os.File, error) {
 	}
 	return file, nil
 }
+
+// unlockDirectory gives the directory back. Closing alone would leave the lock to
+// a process that was just forked from this one, until that runs its program.
+func unlockDirectory(file *os.File) {
+	_ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN)
+	_ = file.Close()
+}

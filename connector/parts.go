@@ -49,7 +49,7 @@ func (c *Connector) assemble(metrics prometheus.Registerer) (p *parts, err error
 	if p.producer, err = kafka.NewProducer(c.kafka(metrics)); err != nil {
 		return p, err
 	}
-	if p.feed, err = feed.New(feed.Config{URL: cfg.MetaURL, Token: cfg.MetaToken, Cache: cfg.MetaCache, Log: log}); err != nil {
+	if p.feed, err = feed.New(feed.Config{URL: cfg.MetaURL, Token: cfg.MetaToken, Cache: cfg.MetaCache, Log: log, Metrics: metrics}); err != nil {
 		return p, err
 	}
 	if p.redis, err = redis.Open(redis.Config{Server: cfg.Redis, Domain: cfg.Domain, Log: log}); err != nil {

@@ -145,7 +145,7 @@ func TestTheExampleInTheDocumentationIsRight(t *testing.T) {
 func TestASavedFileReachesServices(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
-	f, err := feed.New(feed.Config{URL: start(t, cfg), Token: token, Log: cfg.Log})
+	f, err := feed.New(feed.Config{URL: start(t, cfg), Token: token, Log: cfg.Log, Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}

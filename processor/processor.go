@@ -112,10 +112,12 @@ func (p *Processor) open(deps Deps) error {
 	if p.registry, err = redis.Open(redis.Config{Server: cfg.Redis, Domain: cfg.Domain, Log: p.log}); err != nil {
 		return err
 	}
-	if p.feed, err = feed.New(feed.Config{URL: cfg.MetaURL, Token: cfg.MetaToken, Cache: cfg.MetaCache, Log: p.log}); err != nil {
+	if p.feed, err = feed.New(feed.Config{URL: cfg.MetaURL, Token: cfg.MetaToken, Cache: cfg.MetaCache, Log: p.log, Metrics: deps.Metrics}); err != nil {
 		return err
 	}
-	p.roll = roll.New(p.registry, p.log)
+	if p.roll, err = roll.New(p.registry, p.log, deps.Metrics); err != nil {
+		return err
+	}
 	p.lanes, err = lane.NewMetrics(deps.Metrics)
 	return err
 }

@@ -39,6 +39,15 @@ func NewOps(addr string, registry *prometheus.Registry, log *slog.Logger, ready 
 	if err != nil {
 		return nil, err
 	}
+	state := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "linker_run_ready_state", Help: "1 if the service can do its work, else 0."}, func() float64 {
+		if ready() != nil {
+			return 0
+		}
+		return 1
+	})
+	if err := registry.Register(state); err != nil {
+		return nil, errors.Join(fmt.Errorf("register the metrics of health: %w", err), listener.Close())
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/linkerhq/linker/pkg/topology"
 )
 
@@ -43,6 +45,8 @@ type Config struct {
 	// only because of the secrets in it; none if empty.
 	Cache string
 	Log   *slog.Logger
+	// Metrics takes the metrics of one Feed at most.
+	Metrics prometheus.Registerer
 }
 
 // Feed holds the newest snapshot. Its methods may be called by any number of
@@ -59,6 +63,8 @@ type Feed struct {
 	cache    string
 	log      *slog.Logger
 	client   *http.Client
+	failures prometheus.Counter
+	version  prometheus.Gauge
 
 	mu          sync.Mutex
 	current     *topology.Snapshot         // guarded by mu
@@ -80,7 +86,9 @@ func New(cfg Config) (*Feed, error) {
 	case cfg.Log == nil:
 		return nil, errors.New("configure the topology feed: the logger is missing")
 	}
-	return &Feed{
+	f := &Feed{
+		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "linker_feed_failures_total", Help: "Requests for the description of the network that were in vain."}),
+		version:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "linker_feed_version_milliseconds", Help: "Version of the description of the network that is in force."}),
 		endpoint: base.JoinPath("snapshot").String(),
 		token:    cfg.Token,
 		cache:    cfg.Cache,
@@ -91,7 +99,13 @@ func New(cfg Config) (*Feed, error) {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		subscribers: make(map[chan struct{}]struct{}),
-	}, nil
+	}
+	for _, c := range []prometheus.Collector{f.failures, f.version} {
+		if err := cfg.Metrics.Register(c); err != nil {
+			return nil, fmt.Errorf("register the metrics of the topology feed: %w", err)
+		}
+	}
+	return f, nil
 }
 
 // Current returns the newest snapshot; nil until there is a first one.
@@ -190,6 +204,7 @@ func (f *Feed) publish(s *topology.Snapshot) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.current = s
+	f.version.Set(float64(s.Version))
 	for ch := range f.subscribers {
 		select {
 		case ch <- struct{}{}:
@@ -200,6 +215,7 @@ func (f *Feed) publish(s *topology.Snapshot) {
 
 // missing notes that the meta server does not answer: once, until it does again.
 func (f *Feed) missing(err error) {
+	f.failures.Inc()
 	if f.away {
 		return
 	}

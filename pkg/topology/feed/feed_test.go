@@ -15,6 +15,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/linkerhq/linker/pkg/topology"
 	"github.com/linkerhq/linker/pkg/topology/feed"
 )
@@ -121,7 +123,7 @@ func version(t *testing.T, v uint64, url string) *topology.Snapshot {
 // follow starts a feed in a synctest bubble and lets it settle.
 func follow(t *testing.T, answers http.RoundTripper, cache string) *feed.Feed {
 	t.Helper()
-	f, err := feed.New(feed.Config{URL: "http://meta/base/", Token: token, Cache: cache, Log: slog.New(slog.DiscardHandler)})
+	f, err := feed.New(feed.Config{URL: "http://meta/base/", Token: token, Cache: cache, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -356,7 +358,7 @@ func TestOverARealConnection(t *testing.T) {
 	m.put(version(t, 1, "ws://a"))
 	server := httptest.NewServer(m)
 	t.Cleanup(server.Close)
-	f, err := feed.New(feed.Config{URL: server.URL + "/base", Token: token, Log: slog.New(slog.DiscardHandler)})
+	f, err := feed.New(feed.Config{URL: server.URL + "/base", Token: token, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,9 @@ import (
 
 // network is one that a test can take away: to judge a message by none is a fault
 // that no record is guarded against.
-type network struct{ atomic.Pointer[topology.Snapshot] }
+type network struct {
+	atomic.Pointer[topology.Snapshot]
+}
 
 func (n *network) Current() *topology.Snapshot { return n.Load() }
 

@@ -4,9 +4,12 @@ package roll
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/presence"
@@ -29,6 +32,7 @@ type Registry interface {
 type Roll struct {
 	registry Registry
 	log      *slog.Logger
+	failures prometheus.Counter
 
 	mu    sync.Mutex
 	watch presence.Watch // guarded by mu
@@ -40,8 +44,21 @@ type Roll struct {
 }
 
 // New returns a roll on which nobody is known yet.
-func New(registry Registry, log *slog.Logger) *Roll {
-	return &Roll{registry: registry, log: log, dead: map[ident.Connector]bool{}}
+func New(registry Registry, log *slog.Logger, metrics prometheus.Registerer) (*Roll, error) {
+	r := &Roll{
+		registry: registry, log: log, dead: map[ident.Connector]bool{},
+		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "linker_roll_failures_total", Help: "Looks at the connectors' leases that were in vain."}),
+	}
+	connectors := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "linker_roll_connectors_count", Help: "Connectors of the domain whose leases stand."}, func() float64 {
+		alive, _ := r.Alive()
+		return float64(len(alive))
+	})
+	for _, c := range []prometheus.Collector{r.failures, connectors} {
+		if err := metrics.Register(c); err != nil {
+			return nil, fmt.Errorf("register the metrics of the roll: %w", err)
+		}
+	}
+	return r, nil
 }
 
 // Run follows the registry until ctx ends.
@@ -75,6 +92,8 @@ func (r *Roll) look(ctx context.Context) {
 	r.mu.Unlock()
 	if err == nil {
 		r.bury(bounded)
+	} else {
+		r.failures.Inc()
 	}
 	switch {
 	case changed && err != nil:

@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/presence"
 	"github.com/linkerhq/linker/processor/internal/roll"
@@ -52,7 +54,10 @@ func TestARollFollowsTheLeases(t *testing.T) {
 		c := ident.Connector{Name: "c"}
 		var reg registry
 		reg.say(errors.New("away"))
-		r := roll.New(&reg, slog.New(slog.DiscardHandler))
+		r, err := roll.New(&reg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		if err != nil {
+			t.Fatal(err)
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() {

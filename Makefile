@@ -1,6 +1,6 @@
 # What people do in this repository. Everything needs Go and make; what needs more says so.
 
-MODULES := connector metaserver pkg processor standalone
+MODULES := connector deploy metaserver pkg processor standalone
 BIN     := $(CURDIR)/bin
 
 # Arguments of the program, such as: make run ARGS='--data /var/lib/linker --host 127.0.0.1'
@@ -25,9 +25,17 @@ export GOFLAGS := $(strip $(shell go env GOFLAGS) -buildvcs=false)
 run: build
 	@exec $(BIN)/standalone $(ARGS)
 
+# All programs, into bin. VERSION is what --version says; without it, devel.
+PROGRAMS := ./connector/cmd/connector ./processor/cmd/processor ./metaserver/cmd/metaserver ./standalone/cmd/console ./standalone
+VERSION  ?=
+
 .PHONY: build
 build:
-	@go build -o $(BIN)/standalone ./standalone
+	@mkdir -p $(BIN)
+	@go build -ldflags '$(if $(VERSION),-X main.version=$(VERSION))' -o $(BIN)/ $(PROGRAMS)
+
+# What names real servers to tests: those of make test run on embedded ones.
+SERVERS := KAFKA_HOSTS NATS_URL REDIS_URL MONGODB_URI
 
 # Vet with the flags of the tests, so that both compile everything just once. -count=1: the tests
 # of the architecture look at all modules, and the cache of test results does not know that. The
@@ -36,9 +44,20 @@ E2E := github.com/linkerhq/linker/standalone/e2e
 
 .PHONY: test
 test:
-	@if .ci/race '$(RACE)'; then race=-race; elif [ $$? -eq 2 ]; then race=; else exit 1; fi; \
+	@unset $(SERVERS); if .ci/race '$(RACE)'; then race=-race; elif [ $$? -eq 2 ]; then race=; else exit 1; fi; \
 	go vet $$race work && go test -count=1 $$race $(TESTFLAGS) $$(go list work | grep -vx $(E2E)) && \
 	go test -count=1 $$race $(TESTFLAGS) $(E2E)
+
+# The conformance suites and the end-to-end tests on the servers that the variables name. Where
+# LINKER_NATIVE is 1, those of deploy/native are meant, and tests may kill and start them.
+SUITES := ./pkg/broker/kafka/... ./pkg/broker/nats/... ./pkg/presence/redis/... ./pkg/mailbox/mongo/...
+
+.PHONY: test-services
+test-services:
+	@missing=; $(foreach s,$(SERVERS),[ -n "$$$s" ] || missing="$$missing $s";) [ -z "$$missing" ] || { echo "not set:$$missing. They name the servers to test with;" \
+	'run deploy/native/services install && deploy/native/services start && eval "$$(deploy/native/services env)"' >&2; exit 1; }
+	@if .ci/race '$(RACE)'; then race=-race; elif [ $$? -eq 2 ]; then race=; else exit 1; fi; \
+	go test -count=1 $$race $(TESTFLAGS) $(SUITES) && go test -count=1 $$race -timeout 20m $(TESTFLAGS) $(E2E)
 
 # What CI asks for besides the tests.
 .PHONY: check

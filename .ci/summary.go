@@ -1,13 +1,16 @@
-// Command summary reads what go test -json prints and says what matters: the
-// output of what failed, what was skipped and why, and as the last line how
-// many tests passed and failed. It exits 1 unless some passed and none failed.
+// Command summary reads files with what go test -json printed and says what
+// matters: for each the output of what failed, what was skipped and why, and how
+// many tests passed and failed; the last line counts those of all files. It
+// exits 1 unless some passed in each and none failed.
 package main
 
 import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -30,8 +33,45 @@ type report struct {
 }
 
 func main() {
-	r := report{output: make(map[string][]string), failedIn: make(map[string]bool)}
-	lines := bufio.NewScanner(os.Stdin)
+	passed, failed, empty := 0, 0, len(os.Args) < 2
+	for _, name := range os.Args[1:] {
+		r, err := summarize(name)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "summary:", err)
+			os.Exit(1)
+		}
+		if len(os.Args) > 2 {
+			fmt.Printf("%s: %d passed, %d failed\n", filepath.Base(name), r.passed, r.failed)
+		}
+		passed, failed, empty = passed+r.passed, failed+r.failed, empty || r.passed == 0
+	}
+	fmt.Printf("%d passed, %d failed\n", passed, failed)
+	if empty || failed > 0 {
+		os.Exit(1)
+	}
+}
+
+// summarize prints what failed and what was skipped in a file.
+func summarize(name string) (*report, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	r := &report{output: make(map[string][]string), failedIn: make(map[string]bool)}
+	err = r.read(file)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	slices.Sort(r.skipped)
+	for _, s := range r.skipped {
+		fmt.Println("skipped:", s)
+	}
+	return r, nil
+}
+
+func (r *report) read(from io.Reader) error {
+	lines := bufio.NewScanner(from)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
 		var e event
@@ -41,18 +81,7 @@ func main() {
 		}
 		r.take(e)
 	}
-	if err := lines.Err(); err != nil {
-		fmt.Fprintln(os.Stderr, "summary:", err)
-		os.Exit(1)
-	}
-	slices.Sort(r.skipped)
-	for _, s := range r.skipped {
-		fmt.Println("skipped:", s)
-	}
-	fmt.Printf("%d passed, %d failed\n", r.passed, r.failed)
-	if r.passed == 0 || r.failed > 0 {
-		os.Exit(1)
-	}
+	return lines.Err()
 }
 
 func (r *report) take(e event) {

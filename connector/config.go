@@ -14,6 +14,7 @@ import (
 
 	"github.com/linkerhq/linker/pkg/broker/kafka"
 	"github.com/linkerhq/linker/pkg/broker/nats"
+	"github.com/linkerhq/linker/pkg/certs"
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/presence/redis"
 	"github.com/linkerhq/linker/pkg/wire"
@@ -28,7 +29,9 @@ type Config struct {
 	Link   string // HOST:PORT of the links of neighbouring domains, default ":9089"; port 0 picks a free one
 	HTTP   string // HOST:PORT of health and metrics, default ":8080"; port 0 picks a free one
 
-	TLSCert, TLSKey string // files of the certificate and the key for wss; empty: ws
+	// TLSCert and TLSKey are files of the certificate and the key for wss, reread
+	// when they change; both empty: ws.
+	TLSCert, TLSKey string
 
 	Kafka           kafka.Server
 	KafkaGeneration uint32 // raised by an operator after the topic was made anew; default 1
@@ -81,6 +84,10 @@ func (c Config) validate() error {
 	}
 	wrong(!ident.IsDomainName(c.Domain), "domain: %q, expected lower-case letters, digits and dashes", c.Domain)
 	wrong(!ident.IsConnectorName(c.Name), "name: %q, expected lower-case letters, digits and dashes", c.Name)
+	if c.TLSCert != "" || c.TLSKey != "" {
+		err := certs.Check(c.TLSCert, c.TLSKey)
+		wrong(err != nil, "TLS for clients: %w", err)
+	}
 	wrong(c.Lanes < 1, "lanes: %d, expected at least 1", c.Lanes)
 	wrong(len(c.Kafka.Brokers) == 0, "kafka brokers: none given")
 	wrong(c.NATS.URL == "", "NATS URL: none given")

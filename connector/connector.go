@@ -9,6 +9,7 @@ package connector
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/linkerhq/linker/connector/internal/lease"
 	"github.com/linkerhq/linker/connector/internal/linkport"
+	"github.com/linkerhq/linker/pkg/certs"
 	"github.com/linkerhq/linker/pkg/run"
 )
 
@@ -49,10 +51,18 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 		return nil, fmt.Errorf("configure connector: %w", err)
 	}
 	c := &Connector{cfg: cfg, deps: deps}
-	var err error
+	secure, err := security(cfg, deps)
+	if err != nil {
+		return nil, fmt.Errorf("configure connector: %w", err)
+	}
 	c.listener, err = new(net.ListenConfig).Listen(context.Background(), "tcp", cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("bind the websocket port %s: %w", cfg.Listen, err)
+	}
+	if secure != nil {
+		// Handshakes are made where a connection is served, with its time limit:
+		// a slow one holds up nobody.
+		c.listener = tls.NewListener(c.listener, secure)
 	}
 	c.ops, err = run.NewOps(cfg.HTTP, deps.Metrics, deps.Log, c.ready)
 	if err != nil {
@@ -63,6 +73,21 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 		return nil, errors.Join(fmt.Errorf("bind the link port %s: %w", cfg.Link, err), c.listener.Close(), c.ops.Close())
 	}
 	return c, nil
+}
+
+// security returns how clients speak TLS; nil: they do not.
+func security(cfg Config, deps Deps) (*tls.Config, error) {
+	if cfg.TLSCert == "" {
+		return nil, nil
+	}
+	pair, err := certs.OpenPair(cfg.TLSCert, cfg.TLSKey, deps.Log)
+	if err != nil {
+		return nil, err
+	}
+	if err := pair.Register(deps.Metrics); err != nil {
+		return nil, err
+	}
+	return pair.Server(), nil
 }
 
 // Name is the connector's name.

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -19,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/linkerhq/linker/pkg/settings"
 	"github.com/linkerhq/linker/pkg/wire"
 	"github.com/linkerhq/linker/standalone/internal/stack"
 )
@@ -198,6 +201,68 @@ func TestExamplesOfTheProtocolDocumentAreFrames(t *testing.T) {
 	}
 	if sent < 8 || received < 12 {
 		t.Errorf("found %d frames of clients and %d of servers only", sent, received)
+	}
+}
+
+func TestConfigurationDocumentNamesEveryKeyOfEveryProgram(t *testing.T) {
+	t.Parallel()
+	want := map[string]string{} // the default, by program and key
+	var programs []string
+	for _, p := range settings.Programs() {
+		programs = append(programs, p.Name)
+		for _, k := range p.Keys {
+			standard := cmp.Or(k.Default, k.Stands, "none")
+			if k.Required {
+				standard = "required"
+			}
+			want[p.Name+" "+k.Name] = fmt.Sprint(standard, ", secret: ", k.Secret)
+		}
+	}
+	documented := map[string]string{}
+	row := regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\| ([a-z, ]+) \\| ([^|]+) \\| ([^|]+) \\|$")
+	for _, m := range row.FindAllStringSubmatch(document(t, "docs", "configuration.md"), -1) {
+		of := strings.Split(m[2], ", ")
+		if m[2] == "all" {
+			of = programs
+		}
+		for _, program := range of {
+			name := program + " " + m[1]
+			if _, twice := documented[name]; twice {
+				t.Errorf("docs/configuration.md has %s twice", name)
+			}
+			documented[name] = fmt.Sprint(strings.ReplaceAll(m[3], "`", ""), ", secret: ", strings.HasPrefix(m[4], "secret. "))
+		}
+	}
+	for name, standard := range want {
+		if got, is := documented[name]; !is || got != standard {
+			t.Errorf("%s has the default %s; docs/configuration.md says %q", name, standard, got)
+		}
+	}
+	for name := range documented {
+		if _, is := want[name]; !is {
+			t.Errorf("docs/configuration.md has %s, which there is not", name)
+		}
+	}
+}
+
+func TestTheExampleOfTheConfigurationDocumentCanBeUsed(t *testing.T) {
+	t.Parallel()
+	example := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindStringSubmatch(document(t, "docs", "configuration.md"))
+	if example == nil {
+		t.Fatal("there is no YAML in docs/configuration.md")
+	}
+	dir := t.TempDir()
+	for _, name := range []string{"redis-url", "meta-token"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("redis://redis:6379\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(dir, "connector.yaml")
+	if err := os.WriteFile(file, []byte(strings.ReplaceAll(example[1], "/run/secrets", dir)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := settings.Read(settings.Connector(), []string{"--config", file}, nil); err != nil {
+		t.Error(err)
 	}
 }
 

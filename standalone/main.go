@@ -10,36 +10,37 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
+	"github.com/linkerhq/linker/pkg/run"
 	"github.com/linkerhq/linker/standalone/internal/stack"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal drains; a second one ends the process at once.
-	context.AfterFunc(ctx, stop)
-	err := runStandalone(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "linker: "+oneLine.Replace(err.Error()))
-		os.Exit(1)
-	}
-}
+// version is set where it is built: -ldflags "-X main.version=v1.2.3".
+var version string
 
-// oneLine joins what several mistakes say.
-var oneLine = strings.NewReplacer(":\n", ": ", "\n", "; ")
+func main() {
+	process := run.Process{Args: os.Args[1:], Environ: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr}
+	os.Exit(run.Main("linker", process, func(ctx context.Context, p run.Process) error {
+		run.LimitMemory(os.DirFS("/"), p.Environ)
+		return runStandalone(ctx, p.Args, p.Stdout, p.Stderr)
+	}))
+}
 
 // runStandalone is the program but for the process around it.
 func runStandalone(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	cfg, level, err := parse(args, stdout)
-	if errors.Is(err, flag.ErrHelp) {
+	asked, cfg, level, err := parse(args, stdout)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		return err
+	case asked.version:
+		fmt.Fprintln(stdout, "standalone", run.Version(version), run.Platform())
+		return nil
+	case asked.probe != "":
+		return run.Probe(ctx, asked.probe)
 	}
 	cfg.Log = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
 	s, err := stack.New(cfg)
@@ -62,8 +63,15 @@ func runStandalone(ctx context.Context, args []string, stdout, stderr io.Writer)
 	return s.Run(ctx)
 }
 
+// questions are what may be asked of the program in place of running it.
+type questions struct {
+	version bool
+	probe   string // the URL to get
+}
+
 // parse reads the command line.
-func parse(args []string, stdout io.Writer) (stack.Config, slog.Level, error) {
+func parse(args []string, stdout io.Writer) (questions, stack.Config, slog.Level, error) {
+	var asked questions
 	cfg := stack.Config{Ports: stack.DefaultPorts()}
 	level := slog.LevelWarn
 	flags := flag.NewFlagSet("standalone", flag.ContinueOnError)
@@ -80,24 +88,26 @@ func parse(args []string, stdout io.Writer) (stack.Config, slog.Level, error) {
 	flags.IntVar(&cfg.FrameLimit, "frame-limit", 0, "largest message of a client in `bytes` (default 65536)")
 	flags.DurationVar(&cfg.DrainFor, "drain-for", 0, "how `long` the end may take at most (default 25s)")
 	flags.TextVar(&level, "log-level", level, "DEBUG, INFO, WARN or ERROR")
+	flags.BoolVar(&asked.version, "version", false, "prints the version, in place of running")
+	flags.StringVar(&asked.probe, "probe", "", "gets the `URL`, in place of running: exit code 0 if it answers 200 within 3 seconds, 1 if not")
 	origins := flags.String("allowed-origins", "", "comma-separated `hosts` of pages that may connect (default: any)")
 	err := flags.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(stdout, "Usage: standalone [flags]\n\nRuns a whole Linker domain in one process.")
 		flags.SetOutput(stdout)
 		flags.PrintDefaults()
-		return cfg, level, err
+		return asked, cfg, level, err
 	}
 	if err != nil {
-		return cfg, level, fmt.Errorf("%w (--help lists the flags)", err)
+		return asked, cfg, level, fmt.Errorf("%w (--help lists the flags)", err)
 	}
 	if flags.NArg() > 0 {
-		return cfg, level, fmt.Errorf("unexpected argument %q (--help lists the flags)", flags.Arg(0))
+		return asked, cfg, level, fmt.Errorf("unexpected argument %q (--help lists the flags)", flags.Arg(0))
 	}
 	if *origins != "" {
 		for origin := range strings.SplitSeq(*origins, ",") {
 			cfg.Origins = append(cfg.Origins, strings.TrimSpace(origin))
 		}
 	}
-	return cfg, level, cfg.Ports.Validate()
+	return asked, cfg, level, cfg.Ports.Validate()
 }

@@ -68,16 +68,16 @@ func Version(linked string) string {
 	if v := build.Main.Version; v != "" && v != "(devel)" {
 		return v
 	}
-	version := unknown
+	revision, modified := "", ""
 	for _, s := range build.Settings {
 		switch {
 		case s.Key == "vcs.revision":
-			version += "-" + s.Value[:min(12, len(s.Value))]
+			revision = "-" + s.Value[:min(12, len(s.Value))]
 		case s.Key == "vcs.modified" && s.Value == "true":
-			version += "-modified"
+			modified = "-modified"
 		}
 	}
-	return version
+	return unknown + revision + modified
 }
 
 // Platform says what the program was built with and for.

@@ -70,6 +70,7 @@ type client struct {
 	user    string
 	accepts bool          // has the feature accept
 	wake    chan struct{} // capacity 1, never closed
+	ended   chan struct{} // closed when nothing more is read
 
 	mu    sync.Mutex
 	queue []*frame      // guarded by mu; received and not looked at
@@ -90,7 +91,17 @@ func dial(t *testing.T, url string) *client {
 }
 
 func tryDial(t *testing.T, url string) (*client, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	c, err := open(t.Context(), t, url, patience)
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(c.cut)
+	return c, nil
+}
+
+// open opens a websocket that its caller cuts. It may be called by any goroutine.
+func open(ctx context.Context, t *testing.T, url string, within time.Duration) (*client, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	c := &client{t: t, wake: make(chan struct{}, 1)}
 	ws, res, err := websocket.Dial(ctx, url, &websocket.DialOptions{
@@ -103,17 +114,19 @@ func tryDial(t *testing.T, url string) (*client, error) {
 		_ = res.Body.Close()
 	}
 	ws.SetReadLimit(-1)
-	c.ws = ws
-	read := make(chan struct{})
+	c.ws, c.ended = ws, make(chan struct{})
 	go func() {
-		defer close(read)
+		defer close(c.ended)
 		c.read()
 	}()
-	t.Cleanup(func() {
-		_ = ws.CloseNow()
-		<-read
-	})
 	return c, nil
+}
+
+// cut ends the connection without a goodbye, and returns when nothing more is
+// read from it.
+func (c *client) cut() {
+	_ = c.ws.CloseNow()
+	<-c.ended
 }
 
 func (c *client) read() {

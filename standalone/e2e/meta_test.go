@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/linkerhq/linker/standalone/internal/stack"
 )
 
 // get returns the answer's status and body.
@@ -73,7 +71,7 @@ func eventually(t *testing.T, what string, look func() bool) {
 
 func TestAFreshStartHasThreeAppsAndAFileToEdit(t *testing.T) {
 	t.Parallel()
-	s := start(t, stack.Config{})
+	s := start(t, setup{})
 	_, body := get(t, s.MetaURL()+"/clientApps")
 	var apps []struct {
 		AppName, AppID, MasterUserID string
@@ -108,7 +106,7 @@ func TestAFreshStartHasThreeAppsAndAFileToEdit(t *testing.T) {
 
 func TestEditingTheFileTakesEffectWithoutARestart(t *testing.T) {
 	t.Parallel()
-	s := start(t, stack.Config{})
+	s := start(t, setup{})
 	file := s.NetworkFile()
 	anz, anz2, bnz, bnzHints := s.login(t, "ANZ-1"), s.login(t, "ANZ-2"), s.login(t, "BNZ-1"), s.loginWithHints(t, "BNZ-2")
 
@@ -168,11 +166,11 @@ func TestEditingTheFileTakesEffectWithoutARestart(t *testing.T) {
 
 func TestUsersWhoseHomeMovesAreSentThere(t *testing.T) {
 	t.Parallel()
-	s := start(t, stack.Config{})
+	s := start(t, setup{})
 	staying, plain, hinted := s.login(t, "ANZ-1"), s.login(t, "ANZ-1000"), s.loginWithHints(t, "ANZ-1001")
 	edit(t, s.NetworkFile(), "clientApps:", `  - {name: domain-02, urls: ['ws://two.example:8188']}
 userDistributions:
-  - {domainName: domain-01, to: 999}
+  - {domainName: `+s.domain+`, to: 999}
   - {domainName: domain-02, from: 1000}
 clientApps:`)
 	plain.expectClosed(4421)

@@ -2,21 +2,20 @@ package e2e
 
 import (
 	"context"
-	"log/slog"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/linkerhq/linker/standalone/internal/stack"
 )
 
 func TestEveryServiceTellsHowItIs(t *testing.T) {
 	t.Parallel()
-	for name, url := range map[string]string{
-		"connector": shared.ConnectorURL(), "processor": shared.ProcessorURL(), "meta server": shared.MetaURL(),
-	} {
+	for _, e := range shared.Endpoints() {
+		name, url := e.Name, e.URL
+		if !strings.HasPrefix(url, "http://") || name == "console" {
+			continue
+		}
 		for _, path := range []string{"/healthz", "/readyz"} {
 			if code, body := get(t, url+path); code != http.StatusOK {
 				t.Errorf("%s%s: got %d %s", name, path, code, body)
@@ -75,28 +74,54 @@ func readyz(ctx context.Context, url string) int {
 	return res.StatusCode
 }
 
+// firstAnswer asks until a readiness check is answered, and returns its status.
+func firstAnswer(ctx context.Context, url string) int {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if got := readyz(ctx, url); got != 0 {
+			return got
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return 0
+		}
+	}
+}
+
 func TestReadinessComesWithTheLanesAndGoesWithTheDrain(t *testing.T) {
 	t.Parallel()
-	s, err := newSystem(stack.Config{Data: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
+	s, err := newSystem(t.TempDir(), setup{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	first := make(chan int, 1) // the check waits until somebody serves
-	go func() { first <- readyz(t.Context(), s.ConnectorURL()) }()
+	release := func() {}
+	if c, apart := s.running.(*cluster); apart {
+		release = c.hold("processor")
+	}
+	defer release()
+	first := make(chan int, 1)
+	go func() { first <- firstAnswer(t.Context(), s.endpoint("connector")) }() // in one process the check waits until somebody serves
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
 	if got := <-first; got != http.StatusServiceUnavailable {
 		t.Errorf("at first: got %d, want 503", got)
 	}
-	eventually(t, "ready", func() bool { return readyz(t.Context(), s.ConnectorURL()) == http.StatusOK })
-	if got := readyz(t.Context(), s.ProcessorURL()); got != http.StatusOK {
+	release()
+	eventually(t, "ready", func() bool { return readyz(t.Context(), s.endpoint("connector")) == http.StatusOK })
+	if err := s.awaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := readyz(t.Context(), s.endpoint("processor")); got != http.StatusOK {
 		t.Errorf("the processor: got %d while the connector is ready", got)
 	}
-	s.login(t, "ANZ-1").works()
-	stubborn := loginRaw(t, s.WebsocketURL(), "ANZ-2") // does not answer the close frame
+	login(t, s.endpoint("websocket"), "ANZ-1").works()
+	stubborn := loginRaw(t, s.endpoint("websocket"), "ANZ-2") // does not answer the close frame
 	cancel()
-	eventually(t, "draining", func() bool { return readyz(t.Context(), s.ConnectorURL()) == http.StatusServiceUnavailable })
+	eventually(t, "draining", func() bool { return readyz(t.Context(), s.endpoint("connector")) == http.StatusServiceUnavailable })
 	if got := stubborn.closeCode(t); got != 1012 {
 		t.Errorf("got close code %d, want 1012", got)
 	}
@@ -108,7 +133,7 @@ func TestReadinessComesWithTheLanesAndGoesWithTheDrain(t *testing.T) {
 
 func TestPagesOfOtherOriginsStayOutWhereOriginsAreSet(t *testing.T) {
 	t.Parallel()
-	s := start(t, stack.Config{Origins: []string{"good.example"}, FrameLimit: 2048})
+	s := start(t, setup{origins: []string{"good.example"}, frameLimit: 2048})
 	headers := map[string]string{"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg=="}
 	for origin, want := range map[string]int{"https://good.example": 101, "https://evil.example": 403, "null": 403} {
 		headers["Origin"] = origin

@@ -45,22 +45,7 @@ type process struct {
 	err    error
 }
 
-// launch starts the program with free ports on a data directory and waits until
-// it says that it is ready.
-func launch(t *testing.T, data string) *process {
-	t.Helper()
-	p := begin(t, data)
-	select {
-	case <-p.ready:
-	case <-p.ended:
-		t.Fatalf("it ended before it was ready: %v: %s", p.err, p.stderr)
-	case <-time.After(patience):
-		t.Fatal("it does not say that it is ready")
-	}
-	return p
-}
-
-// begin is launch without the wait.
+// begin starts the program with free ports on a data directory.
 func begin(t *testing.T, data string) *process {
 	t.Helper()
 	path, err := buildBinary()
@@ -110,7 +95,20 @@ func (p *process) kill() {
 	<-p.ended
 }
 
-// interrupt ends the process as Ctrl-C does, and returns how it ended.
+// ready says whether the process says so in time.
+func (p *process) isReady(t *testing.T, within time.Duration) bool {
+	t.Helper()
+	select {
+	case <-p.ready:
+		return true
+	case <-p.ended:
+		t.Fatalf("it ended before it was ready: %v: %s", p.err, p.stderr)
+	case <-time.After(within):
+	}
+	return false
+}
+
+// interrupt ends the process as Ctrl-C does, and returns what was wrong with it.
 func (p *process) interrupt(t *testing.T) error {
 	t.Helper()
 	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
@@ -123,22 +121,25 @@ func (p *process) interrupt(t *testing.T) error {
 		<-p.ended
 		t.Fatalf("it does not end: %s", p.stderr)
 	}
-	return p.err
+	if p.err != nil {
+		return fmt.Errorf("%w: %s", p.err, p.stderr)
+	}
+	return nil
 }
 
 func TestCtrlCDrainsAndExitsWithZero(t *testing.T) {
 	t.Parallel()
-	data := t.TempDir()
-	p := launch(t, data)
-	if len(p.urls) < 6 || p.ws() == "" || p.urls["console"] == "" || p.urls["meta server"] == "" {
-		t.Errorf("it says that it listens on %v", p.urls)
+	d := newLasting(t)
+	p := launch(t, d)
+	if one, is := p.(*process); is && (len(one.urls) < 6 || p.ws() == "" || one.urls["console"] == "" || one.urls["meta server"] == "") {
+		t.Errorf("it says that it listens on %v", one.urls)
 	}
 	plain, hinted := login(t, p.ws(), "ANZ-1"), login(t, p.ws(), "ANZ-2", "accept")
 	hinted.say("ANZ-3", "for later", "")
 	hinted.expect("MESSAGE_ACCEPTED")
 	began := time.Now()
 	if err := p.interrupt(t); err != nil {
-		t.Errorf("it ended with %v: %s", err, p.stderr)
+		t.Errorf("it ended with %v", err)
 	}
 	within(t, "the drain", 3*time.Second, began)
 	plain.expectClosed(1012)
@@ -147,7 +148,7 @@ func TestCtrlCDrainsAndExitsWithZero(t *testing.T) {
 	}
 	hinted.expectClosed(1012)
 
-	p = launch(t, data)
+	p = launch(t, d)
 	master := login(t, p.ws(), "ANZ-123223", "push")
 	seen := map[string]bool{}
 	for len(seen) < 4 { // both came and went, in whatever order of users
@@ -165,18 +166,19 @@ func TestCtrlCDrainsAndExitsWithZero(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 	if err := p.interrupt(t); err != nil {
-		t.Errorf("it ended with %v: %s", err, p.stderr)
+		t.Errorf("it ended with %v", err)
 	}
 }
 
 func TestWhatKeepsItFromStartingIsSaidInOneLine(t *testing.T) {
 	t.Parallel()
+	ofStandalone(t)
 	path, err := buildBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
 	used := t.TempDir()
-	p := launch(t, used)
+	p := launch(t, dataDir(used))
 	taken := p.ws()[strings.LastIndex(p.ws(), ":")+1 : strings.LastIndex(p.ws(), "/")]
 	write := func(text string) string {
 		file := filepath.Join(t.TempDir(), "network.yaml")

@@ -100,7 +100,7 @@ func crashSender(t *testing.T, c *client, receivers []string, first int, accepte
 
 func TestWhatWasAcceptedBeforeAKillIsDeliveredOrFetchedAfterIt(t *testing.T) {
 	t.Parallel()
-	data := t.TempDir()
+	d := newLasting(t)
 	var senders, receivers []string
 	for i := range crashSenders {
 		senders = append(senders, fmt.Sprintf("ANZ-%d", 100+i))
@@ -114,7 +114,7 @@ func TestWhatWasAcceptedBeforeAKillIsDeliveredOrFetchedAfterIt(t *testing.T) {
 	}
 	accepted := map[string]map[string][]int{} // by sender and receiver
 	for round := range crashRounds {
-		p := launch(t, data)
+		p := launch(t, d)
 		for sender, by := range crash(t, p, round, senders, receivers, got) {
 			if accepted[sender] == nil {
 				accepted[sender] = map[string][]int{}
@@ -124,7 +124,7 @@ func TestWhatWasAcceptedBeforeAKillIsDeliveredOrFetchedAfterIt(t *testing.T) {
 			}
 		}
 	}
-	p := launch(t, data)
+	p := launch(t, d)
 	for _, user := range receivers {
 		c := login(t, p.ws(), user)
 		for left := 1; left > 0; {
@@ -144,13 +144,13 @@ func TestWhatWasAcceptedBeforeAKillIsDeliveredOrFetchedAfterIt(t *testing.T) {
 	}
 	t.Logf("%d messages were accepted in %d rounds", total, crashRounds)
 	if err := p.interrupt(t); err != nil {
-		t.Errorf("it ended with %v: %s", err, p.stderr)
+		t.Errorf("it ended with %v", err)
 	}
 }
 
 // crash lets messages flow through a process, kills it, and returns what it had
 // accepted.
-func crash(t *testing.T, p *process, round int, senders, receivers []string, got map[string]*history) map[string]map[string][]int {
+func crash(t *testing.T, p life, round int, senders, receivers []string, got map[string]*history) map[string]map[string][]int {
 	t.Helper()
 	online := map[string]*client{}
 	for i, user := range receivers {
@@ -216,8 +216,8 @@ func checkHistory(t *testing.T, sender, to string, accepted []int, h *history) {
 
 func TestWhoeverDoesNotComeBackAfterAKillIsAnnouncedAsGone(t *testing.T) {
 	t.Parallel()
-	data := t.TempDir()
-	p := launch(t, data)
+	d := newLasting(t)
+	p := launch(t, d)
 	login(t, p.ws(), "BNZ-1")
 	login(t, p.ws(), "BNZ-2")
 	login(t, p.ws(), "BNZ-3")
@@ -231,7 +231,7 @@ func TestWhoeverDoesNotComeBackAfterAKillIsAnnouncedAsGone(t *testing.T) {
 	}
 	p.kill()
 	began := time.Now()
-	p = launch(t, data)
+	p = launch(t, d)
 	back := login(t, p.ws(), "BNZ-2")
 	master = login(t, p.ws(), "BNZ-453432")
 	last := map[string]string{} // by user
@@ -250,13 +250,13 @@ func TestWhoeverDoesNotComeBackAfterAKillIsAnnouncedAsGone(t *testing.T) {
 
 func TestStoredMessagesAndClientIDsSurviveAKill(t *testing.T) {
 	t.Parallel()
-	data := t.TempDir()
-	p := launch(t, data)
+	d := newLasting(t)
+	p := launch(t, d)
 	sender := login(t, p.ws(), "ANZ-1", "accept")
 	sender.send("%s", named("ANZ-2", "once", "id-1"))
 	id := sender.expect("MESSAGE_ACCEPTED").Data.ID
 	p.kill()
-	p = launch(t, data)
+	p = launch(t, d)
 	sender = login(t, p.ws(), "ANZ-1", "accept")
 	sender.send("%s", named("ANZ-2", "once", "id-1"))
 	if again := sender.expect("MESSAGE_ACCEPTED").Data.ID; again != id {
@@ -274,7 +274,7 @@ func TestStoredMessagesAndClientIDsSurviveAKill(t *testing.T) {
 	sender.expectConfirmation("ref id-1")
 	sender.works()
 	p.kill()
-	p = launch(t, data)
+	p = launch(t, d)
 	receiver = login(t, p.ws(), "ANZ-2", "push")
 	receiver.say("ANZ-2", "marker", "")
 	for f = receiver.next(); f.Data.Content != "marker"; f = receiver.next() {
@@ -287,8 +287,8 @@ func TestStoredMessagesAndClientIDsSurviveAKill(t *testing.T) {
 func TestKillsDuringTheStartHarmNothing(t *testing.T) {
 	t.Parallel()
 	const count = 300
-	data := t.TempDir()
-	p := launch(t, data)
+	d := newLasting(t)
+	p := launch(t, d)
 	sender := login(t, p.ws(), "ANZ-1", "accept")
 	for n := range count {
 		sender.say("ANZ-2", strconv.Itoa(n), "")
@@ -298,16 +298,11 @@ func TestKillsDuringTheStartHarmNothing(t *testing.T) {
 	}
 	p.kill()
 	for i := range 6 {
-		killed := begin(t, data)
-		select {
-		case <-killed.ready:
-		case <-killed.ended:
-			t.Fatalf("it ended: %v: %s", killed.err, killed.stderr)
-		case <-time.After(time.Duration(i) * 60 * time.Millisecond): // wherever it is by then
-		}
+		killed := d.begin(t)
+		killed.isReady(t, time.Duration(i)*60*time.Millisecond) // wherever it is by then
 		killed.kill()
 	}
-	p = launch(t, data)
+	p = launch(t, d)
 	got, left := login(t, p.ws(), "ANZ-2").fetch(2000)
 	numbers(t, got, 0, count)
 	if left != 0 {

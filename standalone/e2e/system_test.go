@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -31,6 +32,10 @@ const (
 	secretContent = "c0ntent-that-nobody-may-log"
 )
 
+// readyPatience is how long a system may take to start: everything at once, on a
+// busy machine.
+const readyPatience = time.Minute
+
 // parallel is how many tests run side by side: they wait more than they compute.
 const parallel = "16"
 
@@ -56,12 +61,8 @@ func runAll(m *testing.M) (code int, err error) {
 	binaryDir = dir
 	callback := httptest.NewServer(http.HandlerFunc(answerAuth))
 	defer callback.Close()
-	network := filepath.Join(dir, "network.yaml")
-	if err := os.WriteFile(network, []byte(sharedNetwork(callback.URL)), 0o600); err != nil {
-		return 1, err
-	}
 	log := &watchedLog{}
-	shared, err = newSystem(stack.Config{Data: filepath.Join(dir, "data"), Meta: network, Log: log.logger()})
+	shared, err = newSystem(dir, setup{network: sharedNetwork(callback.URL), log: log.logger(), debug: true})
 	if err != nil {
 		return 1, err
 	}
@@ -69,8 +70,9 @@ func runAll(m *testing.M) (code int, err error) {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- shared.Run(ctx) }()
-	if err := shared.Ready(ctx); err != nil {
-		return 1, err
+	if err := shared.awaitReady(ctx); err != nil {
+		cancel()
+		return 1, errors.Join(err, <-ended)
 	}
 	code = m.Run()
 	cancel()
@@ -106,55 +108,101 @@ func (w *watchedLog) secrets() error {
 	return nil
 }
 
-// system is a whole domain.
-type system struct{ *stack.Stack }
+// running is a domain as tests see it from outside, whatever it runs on.
+type running interface {
+	Ready(context.Context) error // returns when clients can log in and send
+	Run(context.Context) error
+	WebsocketURL() string // where there are several connectors, of each in turn
+	MetaURL() string
+	ConsoleURL() string
+	NetworkFile() string
+	Endpoints() []stack.Endpoint
+}
 
-func newSystem(cfg stack.Config) (*system, error) {
-	cfg.Host = "127.0.0.1"
-	s, err := stack.New(cfg)
+// system is a whole domain: in this process, with embedded brokers, or, where
+// servers are given, of processes of its own.
+type system struct {
+	running
+	domain string
+}
+
+// setup is what a test wants of its system.
+type setup struct {
+	network    string       // YAML, in which home stands for the domain; empty: that of a fresh start
+	origins    []string     // of pages that may connect; empty: any
+	frameLimit int          // bytes; 0: the default
+	log        *slog.Logger // of a system in this process; nil: none
+	debug      bool         // processes log everything
+}
+
+// home stands for the name of the domain in a description of the network.
+const home = "HOME"
+
+// newSystem prepares a system that keeps everything in dir.
+func newSystem(dir string, s setup) (*system, error) {
+	if on, given := givenServers(); given {
+		c, err := newCluster(dir, on, s)
+		if err != nil {
+			return nil, err
+		}
+		return &system{c, c.domain}, nil
+	}
+	cfg := stack.Config{
+		Data: filepath.Join(dir, "data"), Host: "127.0.0.1", Origins: s.origins, FrameLimit: s.frameLimit,
+		Log: cmp.Or(s.log, slog.New(slog.DiscardHandler)),
+	}
+	if s.network != "" {
+		cfg.Meta = filepath.Join(dir, "network.yaml")
+		if err := os.WriteFile(cfg.Meta, []byte(strings.ReplaceAll(s.network, home, stack.Domain)), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	inside, err := stack.New(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return &system{s}, nil
+	return &system{inside, stack.Domain}, nil
 }
 
-// start runs a system for one test, with the network of a fresh start unless
-// cfg says otherwise, and waits until it is ready.
-func start(t *testing.T, cfg stack.Config) *system {
-	t.Helper()
-	s, _ := startStopping(t, cfg)
-	return s
+func (s *system) awaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyPatience)
+	defer cancel()
+	if err := s.Ready(ctx); err != nil {
+		return fmt.Errorf("the system is not ready: %w", err)
+	}
+	return nil
 }
 
-// startStopping is start, and stop stops the system and waits for its end.
-func startStopping(t *testing.T, cfg stack.Config) (s *system, stop func()) {
+// start runs a system for one test and waits until it is ready.
+func start(t *testing.T, cfg setup) *system {
 	t.Helper()
-	if cfg.Data == "" {
-		cfg.Data = t.TempDir()
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	s, err := newSystem(cfg)
+	s, err := newSystem(t.TempDir(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
-	stop = sync.OnceFunc(func() {
+	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("the system ended with %v", err)
 		}
 	})
-	t.Cleanup(stop)
-	ready, cancelReady := context.WithTimeout(t.Context(), patience)
-	defer cancelReady()
-	if err := s.Ready(ready); err != nil {
-		t.Fatalf("the system is not ready: %v", err)
+	if err := s.awaitReady(t.Context()); err != nil {
+		t.Fatal(err)
 	}
-	return s, stop
+	return s
+}
+
+// endpoint is where what has this name listens; where several do, the first.
+func (s *system) endpoint(name string) string {
+	for _, e := range s.Endpoints() {
+		if e.Name == name {
+			return e.URL
+		}
+	}
+	return ""
 }
 
 // dial opens a websocket to the system.
@@ -191,18 +239,23 @@ func tryLogin(t *testing.T, url, user string, features ...string) (*client, erro
 	if err != nil {
 		return nil, err
 	}
+	return c, c.authenticate(user, patience, features...)
+}
+
+// authenticate logs the user in. It may be called by any goroutine.
+func (c *client) authenticate(user string, within time.Duration, features ...string) error {
 	c.user, c.accepts = user, slices.Contains(features, "accept")
 	if err := c.write(auth(user, features...)); err != nil {
-		return nil, err
+		return err
 	}
-	f, err := c.receive(patience)
+	f, err := c.receive(within)
 	if err != nil {
-		return nil, fmt.Errorf("login of %s: %w", user, err)
+		return fmt.Errorf("login of %s: %w", user, err)
 	}
 	if f.Type != "AUTH_CLIENT_REPLY" || f.Data.IsAuthenticated == nil || !*f.Data.IsAuthenticated {
-		return nil, fmt.Errorf("login of %s: got %v", user, f)
+		return fmt.Errorf("login of %s: got %v", user, f)
 	}
-	return c, nil
+	return nil
 }
 
 // auth is a login frame with the app id that the user's app has here.
@@ -261,7 +314,7 @@ func masterOf(app string) string { return fmt.Sprintf("%s-%d", app, masterNumber
 // sharedNetwork describes the network of the shared system.
 func sharedNetwork(callback string) string {
 	var b strings.Builder
-	b.WriteString("domains:\n  - {name: domain-01, urls: ['tcp://127.0.0.1:9089', 'ws://127.0.0.1:8088']}\n" +
+	b.WriteString("domains:\n  - {name: " + home + ", urls: ['tcp://127.0.0.1:9089', 'ws://127.0.0.1:8088']}\n" +
 		"  - {name: domain-02, urls: ['tcp://127.0.0.1:9189', 'ws://two.example:8188', 'wss://two.example']}\nclientApps:\n")
 	app := func(name, more string) {
 		fmt.Fprintf(&b, "  - {appName: %s, appId: %s, masterUserId: %s%s}\n", name, appID(name), masterOf(name), more)
@@ -276,7 +329,7 @@ func sharedNetwork(callback string) string {
 	app("FRIEND1", ", allowedApps: [FRIEND2]")
 	app("FRIEND2", ", allowedApps: [FRIEND1]")
 	app("ONESIDED", ", allowedApps: [ANZ]")
-	app("SPLIT", ", userDistributions: [{domainName: domain-01, to: 99999}, {domainName: domain-02, from: 100000, to: 199999}]")
+	app("SPLIT", ", userDistributions: [{domainName: "+home+", to: 99999}, {domainName: domain-02, from: 100000, to: 199999}]")
 	app("NOURL", ", authEnabled: true")
 	for name := range callbacks {
 		app(name, ", authEnabled: true, authUrl: '"+callback+"/"+name+"'")

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,10 @@ const (
 	settledAfter = 30 * time.Second // a membership that lasted longer was a success
 )
 
-var errReturned = errors.New("the owner returned although the lane was still its own")
+var (
+	errReturned  = errors.New("the owner returned although the lane was still its own")
+	errNotJoined = errors.New("the brokers could not be asked")
+)
 
 // Group owns lanes of the domain, together with the other processes that run a
 // Group of the same domain and generation: Kafka gives each lane to one of them.
@@ -53,17 +57,22 @@ func NewGroup(cfg Config, own func(ctx context.Context, lane *Lane) error) (*Gro
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("group: %w", err)
 	}
+	client, err := newClient(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("group: %w", err)
+	}
 	metrics, err := newGroupMetrics(cfg.Metrics)
 	if err != nil {
 		return nil, err
 	}
-	return &Group{cfg: cfg, own: own, client: newClient(cfg), metrics: metrics, log: cfg.Log}, nil
+	return &Group{cfg: cfg, own: own, client: client, metrics: metrics, log: cfg.Log}, nil
 }
 
 // Run owns lanes until ctx ends; it then gives them up in good order, leaves
 // the group and returns nil. Brokers that are away are waited for.
 func (g *Group) Run(ctx context.Context) error {
 	defer g.client.close()
+	var lines seldom
 	for attempt := 0; ; attempt++ {
 		joined := time.Now()
 		err := g.join(ctx)
@@ -74,7 +83,9 @@ func (g *Group) Run(ctx context.Context) error {
 			attempt = 0
 		}
 		g.metrics.left.Inc()
-		g.log.Error("left the group, joining again", "group", g.cfg.group(), "error", err)
+		if !errors.Is(err, errNotJoined) || lines.pass() {
+			g.log.Error("not in the group, joining again", "group", g.cfg.group(), "error", g.client.server.explain(err))
+		}
 		if pause(ctx, attempt+2, maxBackoff) != nil {
 			return nil
 		}
@@ -85,10 +96,11 @@ func (g *Group) Run(ctx context.Context) error {
 // owner has failed, after all owners have returned.
 func (g *Group) join(ctx context.Context) error {
 	epoch := g.client.epoch.Load()
-	have, err := g.client.partitions(ctx, g.cfg.topic())
+	topic, err := g.client.look(ctx, g.cfg.topic())
+	have := topic.partitions
 	if err != nil || have == 0 {
 		g.client.renew(epoch)
-		return errors.Join(err, fmt.Errorf("%s is not known", g.cfg.topic()))
+		return fmt.Errorf("%w: %w", errNotJoined, cmp.Or(err, fmt.Errorf("%s is not known", g.cfg.topic())))
 	}
 	if have != g.cfg.Lanes {
 		return fmt.Errorf("%w: %s has %d partitions, configured are %d", ErrTopicMismatch, g.cfg.topic(), have, g.cfg.Lanes)
@@ -96,7 +108,7 @@ func (g *Group) join(ctx context.Context) error {
 	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
 		ID:                g.cfg.group(),
 		Brokers:           g.cfg.Brokers,
-		Dialer:            &kafka.Dialer{Timeout: dialTimeout, DualStack: true, ClientID: "linker"},
+		Dialer:            g.client.dialer(),
 		Topics:            []string{g.cfg.topic()},
 		HeartbeatInterval: heartbeatInterval,
 		SessionTimeout:    sessionTimeout,
@@ -120,7 +132,7 @@ func (g *Group) join(ctx context.Context) error {
 
 // follow hands each generation to start, until ctx ends.
 func (g *Group) follow(ctx context.Context, group *kafka.ConsumerGroup, start func(*kafka.Generation)) {
-	var warned time.Time
+	var lines seldom
 	for {
 		gen, err := group.Next(ctx)
 		if ctx.Err() != nil {
@@ -128,9 +140,8 @@ func (g *Group) follow(ctx context.Context, group *kafka.ConsumerGroup, start fu
 		}
 		if err != nil { // the library waits between its attempts
 			g.metrics.joinFailures.Inc()
-			if time.Since(warned) > maxBackoff {
-				g.log.Warn("joining the group", "group", g.cfg.group(), "error", err)
-				warned = time.Now()
+			if lines.pass() {
+				g.log.Warn("joining the group", "group", g.cfg.group(), "error", g.client.server.explain(err))
 			}
 			continue
 		}

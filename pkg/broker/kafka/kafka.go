@@ -19,7 +19,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -56,26 +55,14 @@ const (
 	batchOverhead   = 64 << 10 // what headers and framing can add to a batch, generously
 	defaultMaxBytes = 1048588  // max.message.bytes of a broker that nobody configured
 
+	clientID = "linker" // how brokers call us in their logs and quotas
+
 	requestTimeout = 10 * time.Second
 	dialTimeout    = 3 * time.Second
 
 	minBackoff = 50 * time.Millisecond
 	maxBackoff = 5 * time.Second
 )
-
-// Server says where the brokers are and how to talk to them.
-type Server struct {
-	Brokers []string // HOST:PORT, at least one
-
-	TLS      bool
-	CAFile   string // certificates to trust instead of the system's; implies TLS
-	CertFile string // the client's certificate; implies TLS
-	KeyFile  string // and its key
-
-	SASL     string // plain, scram-sha-256 or scram-sha-512; empty: no login
-	User     string
-	Password string
-}
 
 // Config says which log it is.
 type Config struct {
@@ -99,10 +86,7 @@ type Config struct {
 }
 
 func (c Config) validate() error {
-	var errs []error
-	if len(c.Brokers) == 0 || slices.Contains(c.Brokers, "") {
-		errs = append(errs, errors.New("no broker address"))
-	}
+	errs := c.mistakes()
 	if !ident.IsDomainName(c.Domain) {
 		errs = append(errs, fmt.Errorf("%q is not a domain name", c.Domain))
 	}
@@ -133,19 +117,40 @@ func (c Config) maxMessageBytes() int { return max(c.MaxRecord, maxBatchBytes) +
 type client struct {
 	kafka.Client // static
 
+	server    Server           // static
 	transport *kafka.Transport // static
 	epoch     atomic.Uint64    // counts renewals
 }
 
-func newClient(cfg Config) *client {
+// newClient connects to nobody yet.
+func newClient(cfg Config) (*client, error) {
+	security, err := cfg.tls()
+	if err != nil {
+		return nil, err
+	}
+	mechanism, err := cfg.mechanism()
+	if err != nil {
+		return nil, err
+	}
 	transport := &kafka.Transport{
 		Dial:           (&net.Dialer{Timeout: dialTimeout}).DialContext,
-		ClientID:       "linker",
+		ClientID:       clientID,
 		MetadataTopics: []string{cfg.topic(), cfg.deadTopic()},
+		TLS:            security,
+		SASL:           mechanism,
 	}
 	return &client{
 		Client:    kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Timeout: requestTimeout, Transport: transport},
+		server:    cfg.Server,
 		transport: transport,
+	}, nil
+}
+
+// dialer returns what the library's group connects with: like the client.
+func (c *client) dialer() *kafka.Dialer {
+	return &kafka.Dialer{
+		Timeout: dialTimeout, DualStack: true, ClientID: clientID,
+		TLS: c.transport.TLS, SASLMechanism: c.transport.SASL,
 	}
 }
 
@@ -160,19 +165,6 @@ func (c *client) renew(epoch uint64) {
 }
 
 func (c *client) close() { c.transport.CloseIdleConnections() }
-
-// partitions returns how many partitions a topic has; 0 if there is no such topic.
-func (c *client) partitions(ctx context.Context, topic string) (int, error) {
-	res, err := c.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
-	if err != nil {
-		return 0, fmt.Errorf("read the metadata of %s: %w", topic, err)
-	}
-	t := res.Topics[0]
-	if t.Error != nil && !errors.Is(t.Error, kafka.UnknownTopicOrPartition) {
-		return 0, fmt.Errorf("read the metadata of %s: %w", topic, t.Error)
-	}
-	return len(t.Partitions), nil
-}
 
 // pause waits between two attempts, counted from 0, with full jitter: anything
 // from nothing to the ceiling, which doubles with each attempt up to most.

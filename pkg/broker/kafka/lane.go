@@ -124,7 +124,7 @@ func (l *Lane) Read(ctx context.Context, from int64, handle func([]Record) error
 			return ctx.Err()
 		}
 		attempt++
-		l.log.Warn("reading again", "lane", l.number, "offset", from, "attempt", attempt, "error", err)
+		l.log.Warn("reading again", "lane", l.number, "offset", from, "attempt", attempt, "error", l.client.server.explain(err))
 	}
 }
 

@@ -74,10 +74,14 @@ func NewProducer(cfg Config) (*Producer, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("producer: %w", err)
 	}
+	client, err := newClient(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("producer: %w", err)
+	}
 	p := &Producer{
 		topic:     cfg.topic(),
 		deadTopic: cfg.deadTopic(),
-		client:    newClient(cfg),
+		client:    client,
 		log:       cfg.Log,
 		queues:    make([]*queue, cfg.Lanes),
 		probed:    fmt.Errorf("%w: not yet seen", ErrUnavailable),
@@ -250,7 +254,7 @@ func (p *Producer) append(ctx context.Context, q *queue, batch []record) bool {
 		if pause(ctx, attempt, maxBackoff) != nil {
 			return false
 		}
-		p.log.Warn("appending again", "lane", q.lane, "records", len(batch), "attempt", attempt+1, "error", err)
+		p.log.Warn("appending again", "lane", q.lane, "records", len(batch), "attempt", attempt+1, "error", p.client.server.explain(err))
 	}
 }
 

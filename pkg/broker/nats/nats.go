@@ -12,7 +12,9 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -45,14 +47,12 @@ const (
 	// full, the newest message is dropped, counted and logged.
 	maxPendingMessages = 1 << 16
 	maxPendingBytes    = 64 << 20
-)
 
-// Server says where the live plane is and how to talk to it.
-type Server struct {
-	URL             string // nats://HOST:PORT or tls://…, or several separated by commas; it may carry credentials and is never logged
-	CAFile          string // certificates to trust instead of the system's; implies TLS
-	CredentialsFile string // a .creds file with a user's token and key
-}
+	// leastPayload is the largest message that a server has to take, in bytes:
+	// what servers take that nobody configured, and room for a frame of the
+	// largest size with a whole group.
+	leastPayload = 1 << 20
+)
 
 // Config says which live plane it is.
 type Config struct {
@@ -73,13 +73,23 @@ type Conn struct {
 	closed chan struct{} // static; closed by the library when nothing is left to do
 	drops  *drops        // static
 
+	trying  atomic.Pointer[nats.Conn] // the same as conn, for callbacks that may come before Connect returns
+	closing atomic.Bool               // Close was called
+
+	unreached, troubled seldom // what is logged when there is no connection, and when the server complains
+
 	reconnects, failures prometheus.Counter // static
 }
 
 // Connect returns a connection, which need not be established yet: it is sought
-// for as long as it takes, in the background, and again whenever it is lost. An
-// error means that the configuration is wrong.
+// for as long as it takes, in the background, and again whenever it is lost. A
+// server that refuses us is asked again like one that is away, and every 5 s at
+// most a line says why there is no connection. An error means that the
+// configuration is wrong.
 func Connect(cfg Config) (*Conn, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("connect to the live plane: %w", err)
+	}
 	c := &Conn{
 		log: cfg.Log, closed: make(chan struct{}), drops: newDrops(),
 		reconnects: prometheus.NewCounter(prometheus.CounterOpts{
@@ -89,38 +99,64 @@ func Connect(cfg Config) (*Conn, error) {
 			Name: "linker_nats_publish_failures_total", Help: "Messages that were not sent because there was no connection.",
 		}),
 	}
-	conn, err := nats.Connect(
-		cfg.URL,
-		nats.Name(cfg.Name),
+	conn, err := nats.Connect(cfg.URL, append(c.options(cfg.Name), cfg.options()...)...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the live plane: %w", err)
+	}
+	c.conn = conn
+	c.trying.Store(conn)
+	if err := c.register(cfg.Metrics); err != nil {
+		c.closing.Store(true)
+		conn.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// options are those that every connection has.
+func (c *Conn) options(name string) []nats.Option {
+	return []nats.Option{
+		nats.Name(name),
 		nats.Timeout(dialTimeout),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
-		nats.ReconnectWait(reconnectWait),
-		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
+		nats.CustomReconnectDelay(c.delay),
 		nats.ReconnectBufSize(-1), // late is worse than lost
 		nats.PingInterval(pingInterval),
 		nats.FlusherTimeout(writeTimeout),
 		nats.ReconnectOnFlusherError(),
 		nats.DrainTimeout(drainTimeout),
-		nats.ConnectHandler(func(conn *nats.Conn) { c.connected(conn) }),
-		nats.ReconnectHandler(func(conn *nats.Conn) { c.connected(conn) }),
+		nats.ConnectHandler(c.connected),
+		nats.ReconnectHandler(c.connected),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.notReached(err) }),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
 				c.log.Warn("live plane lost", "error", err)
 			}
 		}),
 		nats.ErrorHandler(c.asyncError),
-		nats.ClosedHandler(func(*nats.Conn) { close(c.closed) }),
-	)
-	if err != nil {
-		return nil, fmt.Errorf("connect to the live plane: %w", err)
+		nats.ClosedHandler(func(conn *nats.Conn) {
+			if !c.closing.Load() {
+				c.log.Error("live plane closed for good", "error", conn.LastError())
+			}
+			close(c.closed)
+		}),
 	}
-	c.conn = conn
-	if err := c.register(cfg.Metrics); err != nil {
-		conn.Close()
-		return nil, err
+}
+
+// delay is the time until all servers are tried again. The library tells nobody
+// of a server that answers and refuses us, but remembers it meanwhile.
+func (c *Conn) delay(int) time.Duration {
+	if conn := c.trying.Load(); conn != nil {
+		c.notReached(conn.LastError())
 	}
-	return c, nil
+	return reconnectWait + rand.N(reconnectJitter)
+}
+
+func (c *Conn) notReached(err error) {
+	if err != nil && c.unreached.pass() {
+		c.log.Warn("live plane not reached", "error", explain(err))
+	}
 }
 
 // Publish hands a message to the connection, which sends it together with
@@ -172,6 +208,10 @@ func (c *Conn) Subscribe(subject string, handle func(data []byte)) (*Subscriptio
 	return s, nil
 }
 
+// MaxPayload is the largest message that the server takes, in bytes; 0 before
+// there was a connection.
+func (c *Conn) MaxPayload() int64 { return c.conn.MaxPayload() }
+
 // Connected says whether there is a connection.
 func (c *Conn) Connected() bool { return c.conn.IsConnected() }
 
@@ -192,6 +232,7 @@ func (c *Conn) Flush(ctx context.Context) error {
 // Close sends what was published, lets the handlers finish what has arrived,
 // and closes the connection; it takes at most about 5 s.
 func (c *Conn) Close() {
+	c.closing.Store(true)
 	if err := c.conn.Drain(); err != nil {
 		c.conn.Close() // there was nothing to drain
 	}
@@ -229,15 +270,22 @@ func (s *Subscription) Stop() error {
 func (c *Conn) connected(conn *nats.Conn) {
 	c.reconnects.Inc()
 	c.log.Info("live plane connected", "server", conn.ConnectedUrlRedacted())
+	if most := conn.MaxPayload(); most < leastPayload {
+		c.log.Warn("the live plane takes small messages only: set max_payload of the server", "max_payload", most, "expected", leastPayload)
+	}
 }
 
-// asyncError is told once for each time that a handler falls behind.
+// asyncError is told once for each time that a handler falls behind, and of
+// whatever the server complains about.
 func (c *Conn) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
-	if sub == nil {
-		c.log.Warn("live plane", "error", err)
-		return
+	switch {
+	case sub != nil && errors.Is(err, nats.ErrSlowConsumer):
+		c.log.Warn("live plane", "subject", sub.Subject, "error", err)
+	case refuses(err):
+		c.notReached(err)
+	case c.troubled.pass():
+		c.log.Warn("live plane", "error", explain(err))
 	}
-	c.log.Warn("live plane", "subject", sub.Subject, "error", err)
 }
 
 func (c *Conn) register(r prometheus.Registerer) error {
@@ -247,8 +295,17 @@ func (c *Conn) register(r prometheus.Registerer) error {
 			func() float64 { return float64(value(c.conn.Stats())) },
 		)
 	}
+	connected := prometheus.NewGaugeFunc(
+		prometheus.GaugeOpts{Name: "linker_nats_connected_state", Help: "1 while there is a connection, else 0."},
+		func() float64 {
+			if c.Connected() {
+				return 1
+			}
+			return 0
+		},
+	)
 	for _, collector := range []prometheus.Collector{
-		c.reconnects, c.failures, c.drops,
+		connected, c.reconnects, c.failures, c.drops,
 		counter("published_messages_total", "Messages handed to the connection.", func(s nats.Statistics) uint64 { return s.OutMsgs }),
 		counter("published_bytes_total", "Bytes handed to the connection.", func(s nats.Statistics) uint64 { return s.OutBytes }),
 		counter("received_messages_total", "Messages that arrived.", func(s nats.Statistics) uint64 { return s.InMsgs }),

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/linkerhq/linker/pkg/ident"
@@ -47,12 +48,6 @@ const (
 	putChunk = 500 // sessions in one round trip
 )
 
-// Server says where Redis is and how to talk to it.
-type Server struct {
-	URL    string // redis://… or rediss://…; it may carry credentials and is never logged
-	CAFile string // certificates to trust instead of the system's, with rediss://
-}
-
 // Config says which Redis, and which domain in it.
 type Config struct {
 	Server
@@ -75,24 +70,31 @@ type Registry struct {
 }
 
 // Open returns a registry. It does not connect: that happens when it is needed.
-// An error means that the configuration is wrong.
+// A Redis that refuses us is asked again with each call, like one that is away,
+// and it is logged once. An error means that the configuration is wrong.
 func Open(cfg Config) (*Registry, error) {
 	if !ident.IsDomainName(cfg.Domain) {
 		return nil, fmt.Errorf("open presence: %q is not a domain name", cfg.Domain)
 	}
-	options, err := redis.ParseURL(cfg.URL)
+	options, err := cfg.options()
 	if err != nil {
-		return nil, errors.New("open presence: the URL of Redis is not valid") // err may quote the password
+		return nil, fmt.Errorf("open presence: %w", err)
 	}
 	options.ContextTimeoutEnabled = true
 	options.DialTimeout = dialTimeout
 	options.ReadTimeout = ioTimeout
 	options.WriteTimeout = ioTimeout
 	options.MaxRetries = maxRetries
+	options.DialerRetries = 1 // of each attempt, so one: a server that does not answer would cost five times as long
 	// Notices of a managed service's moves: one more handshake for nothing here.
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	// The library has one logger for the process, which writes to stderr in a form
+	// of its own, for each call while Redis is away. Callers get the same errors.
+	logging.Disable()
+	client := redis.NewClient(options)
+	client.AddHook(&watcher{log: cfg.Log, encrypted: options.TLSConfig != nil})
 	return &Registry{
-		client:  redis.NewClient(options),
+		client:  client,
 		prefix:  "linker:{" + cfg.Domain + "}:",
 		log:     cfg.Log,
 		renew:   redis.NewScript(renewScript),

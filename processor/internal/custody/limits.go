@@ -1,6 +1,7 @@
 package custody
 
 import (
+	"slices"
 	"time"
 
 	"github.com/linkerhq/linker/pkg/envelope"
@@ -63,6 +64,7 @@ func (RowsExpired) event() {}
 // admit says whether the mailbox may take one more message. If that is not known
 // yet, the message is held until it is; if not, its sender is told. What a session
 // has, or what is under way to one, is let in: the session's window bounds it.
+// Nothing overtakes what is held: whoever reads a mailbox takes it to be in order.
 func (s *State) admit(it *item, fx *Effects) bool {
 	l := s.cfg.Limits
 	if l.Rows == 0 && l.Bytes == 0 {
@@ -80,17 +82,18 @@ func (s *State) admit(it *item, fx *Effects) bool {
 		l.Rows, l.Bytes = l.Rows/uncounted, l.Bytes/uncounted
 	}
 	room := (s.cfg.Limits.Rows == 0 || u.rows < l.Rows) && (s.cfg.Limits.Bytes == 0 || u.bytes+int64(it.size) <= l.Bytes)
-	if room || it.proved || len(it.flights) > 0 {
+	if it.user.held == 0 && (room || it.proved || len(it.flights) > 0) {
 		u.rows++
 		u.bytes += int64(it.size)
 		return true
 	}
-	if u.known && s.now.Sub(u.counted) < recountAfter {
+	if it.user.held == 0 && u.known && s.now.Sub(u.counted) < recountAfter {
 		s.overflow(it, fx)
 		return false
 	}
 	if !it.held {
 		it.held = true
+		it.user.held++
 		u.held = append(u.held, it)
 	}
 	s.askUsage(it.user.id, u, fx)
@@ -116,8 +119,12 @@ func (s *State) usageRead(e *UsageRead, fx *Effects) {
 	u.known, u.asking, u.counted = true, false, s.now
 	held := u.held
 	u.held = nil
+	slices.SortFunc(held, func(a, b *item) int { return a.pos.Compare(b.pos) })
 	for _, it := range held {
 		it.held = false
+		it.user.held--
+	}
+	for _, it := range held {
 		if it.inLog {
 			s.store(it, fx)
 		}

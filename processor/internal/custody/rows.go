@@ -109,8 +109,9 @@ func (s *State) targetRows(t *target, e *RowsRead, fx *Effects) {
 		s.catching[t] = true
 		return
 	}
-	// All that the mailbox had is sent. What it is taking just now is in memory.
-	if t.user.storing > 0 {
+	// All that the mailbox had is sent. What it is taking just now, or may take, is
+	// in memory.
+	if t.user.storing+t.user.held > 0 {
 		for _, it := range t.user.inOrder() {
 			if it.env == nil || it.deleted || t.sent(it.pos) || it.inFlightTo(t) || t.user.one && it.proved {
 				continue

@@ -68,6 +68,7 @@ type user struct {
 	reads   int                         // reads under way
 	graves  []*item                     // deleted while a read was under way, which may still bring their rows
 	storing int                         // rows given to the mailbox and not yet acknowledged
+	held    int                         // messages that wait until it is known whether the mailbox has room
 	stored  uint64                      // counts acknowledgements, so that a read can tell that it was overtaken
 	marked  bool                        // the mailbox may hold proved rows of this user, perhaps from an earlier owner
 	presence

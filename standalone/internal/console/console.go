@@ -52,13 +52,14 @@ type App struct {
 
 // Config is what the console tells the page.
 type Config struct {
-	Domains []Domain     // in the order in which they are offered; at least one
-	Apps    func() []App // called for each request, from many goroutines; nil offers none
-	Log     *slog.Logger // required
+	Domains []Domain        // in the order in which they are offered
+	Find    func() []Domain // in place of Domains, called like Apps; an answer without any is told to the page
+	Apps    func() []App    // called for each request, from many goroutines; nil offers none
+	Log     *slog.Logger    // required
 }
 
 func (c Config) validate() error {
-	if len(c.Domains) == 0 {
+	if len(c.Domains) == 0 && c.Find == nil {
 		return errors.New("no domains")
 	}
 	for i, d := range c.Domains {
@@ -149,6 +150,13 @@ func serveConfig(w http.ResponseWriter, cfg Config) {
 		Domains []Domain `json:"domains"`
 		Apps    []App    `json:"apps"`
 	}{Domains: cfg.Domains, Apps: []App{}}
+	if cfg.Find != nil {
+		answer.Domains = cfg.Find()
+	}
+	if len(answer.Domains) == 0 {
+		http.Error(w, "the meta server names no domain that clients can connect to", http.StatusServiceUnavailable)
+		return
+	}
 	if cfg.Apps != nil {
 		answer.Apps = append(answer.Apps, cfg.Apps()...)
 	}

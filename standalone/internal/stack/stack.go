@@ -160,7 +160,7 @@ func (s *Stack) open() error {
 	}
 	s.console, err = console.New(s.addr(cfg.Ports.Console), console.Config{
 		Domains: []console.Domain{{Name: Domain, Port: port(s.connector.Addr())}},
-		Apps:    appsFrom(metaURL), Log: log.With("service", "console"),
+		Apps:    console.NewNetwork(metaURL).Apps, Log: log.With("service", "console"),
 	})
 	if err != nil {
 		return err
@@ -370,7 +370,7 @@ func (s *Stack) closeStores() {
 		s.kafka.Close()
 	}
 	if s.lock != nil {
-		_ = s.lock.Close() // gives the directory back
+		unlockDirectory(s.lock)
 	}
 }
 

@@ -1,0 +1,181 @@
+package settings
+
+import (
+	"fmt"
+	"math"
+	"net"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/linkerhq/linker/pkg/ident"
+)
+
+// parse reads a value as it stands in a flag, a variable or a scalar of YAML. The
+// empty text is a Text without content, and an empty List.
+func (k Key) parse(text string) (any, bool) {
+	switch k.Kind {
+	case Text:
+		return text, text == "" || k.fits(text)
+	case Switch:
+		value, err := strconv.ParseBool(text)
+		return value, err == nil
+	case Number:
+		value, err := strconv.ParseInt(text, 10, 64)
+		return value, err == nil && value >= k.min && value <= k.most()
+	case Duration:
+		value, err := time.ParseDuration(text)
+		return value, err == nil && int64(value) >= k.min
+	case List:
+		if text == "" {
+			return []string{}, true
+		}
+		return k.parseList(strings.Split(text, ","))
+	default:
+		return nil, false
+	}
+}
+
+func (k Key) parseList(entries []string) (any, bool) {
+	list := make([]string, 0, len(entries))
+	for _, entry := range entries {
+		entry = strings.TrimSpace(entry)
+		if entry == "" || !k.fits(entry) {
+			return nil, false
+		}
+		list = append(list, entry)
+	}
+	return list, true
+}
+
+func (k Key) fits(text string) bool { return k.valid == nil || k.valid(text) }
+
+func (k Key) most() int64 {
+	if k.max == 0 {
+		return math.MaxInt64
+	}
+	return k.max
+}
+
+// expects says in words what a value must be.
+func (k Key) expects() string {
+	switch k.Kind {
+	case Text:
+		if k.expected == "" {
+			return "text"
+		}
+		return k.expected
+	case Switch:
+		return "true or false"
+	case Number:
+		if k.max == 0 {
+			return fmt.Sprintf("a whole number of at least %d", k.min)
+		}
+		return fmt.Sprintf("a whole number from %d to %d", k.min, k.max)
+	case Duration:
+		if k.min == 0 {
+			return "a duration such as 25s or 720h"
+		}
+		return fmt.Sprintf("a duration such as 25s or 720h, at least %s", time.Duration(k.min))
+	case List:
+		if k.expected == "" {
+			return "a list"
+		}
+		return "a list of " + k.expected
+	default:
+		return "nothing"
+	}
+}
+
+// oneOf accepts one of some words.
+func (k Key) oneOf(words ...string) Key {
+	k.valid = func(text string) bool { return slices.Contains(words, text) }
+	last := len(words) - 1
+	k.expected = strings.Join(words[:last], ", ") + " or " + words[last]
+	return k
+}
+
+// named accepts names of domains and connectors.
+func (k Key) named() Key {
+	k.valid, k.expected = ident.IsDomainName, "lower-case letters, digits and dashes"
+	return k
+}
+
+// address accepts HOST:PORT; with bind also :PORT, which is every interface.
+func (k Key) address(bind bool) Key {
+	k.expected = "HOST:PORT"
+	if bind {
+		k.expected = "HOST:PORT or :PORT"
+	}
+	k.valid = func(text string) bool {
+		host, port, err := net.SplitHostPort(text)
+		return err == nil && (bind || host != "") && isPort(port, bind) && !strings.ContainsAny(host, " /@")
+	}
+	return k
+}
+
+func isPort(text string, zero bool) bool {
+	port, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && (zero || port > 0)
+}
+
+// url accepts an address with one of the schemes; several with commas if many.
+func (k Key) url(expected string, many bool, schemes ...string) Key {
+	k.expected = expected
+	k.valid = func(text string) bool {
+		parts := []string{text}
+		if many {
+			parts = strings.Split(text, ",")
+		}
+		return !slices.ContainsFunc(parts, func(part string) bool {
+			u, err := url.Parse(strings.TrimSpace(part))
+			return err != nil || u.Host == "" || !slices.Contains(schemes, u.Scheme)
+		})
+	}
+	return k
+}
+
+// mailbox accepts where rows are kept. A host list of MongoDB is not a URL by the
+// book, so the driver reads the rest.
+func (k Key) mailbox() Key {
+	k.expected = "mongodb://…, mongodb+srv://… or file:DIR"
+	k.valid = func(text string) bool {
+		for _, scheme := range []string{"mongodb://", "mongodb+srv://", "file:"} {
+			if rest, is := strings.CutPrefix(text, scheme); is {
+				return rest != ""
+			}
+		}
+		return false
+	}
+	return k
+}
+
+// origins accepts patterns of hosts.
+func (k Key) origins() Key {
+	k.expected = "HOST, HOST:PORT or patterns of them"
+	k.valid = func(text string) bool {
+		_, err := path.Match(text, "")
+		return err == nil
+	}
+	return k
+}
+
+// pairs accepts DOMAIN=URL.
+func (k Key) pairs() Key {
+	k.expected = "DOMAIN=ws://… or DOMAIN=wss://…"
+	k.valid = func(text string) bool {
+		domain, endpoint, found := strings.Cut(text, "=")
+		u, err := url.Parse(endpoint)
+		return found && ident.IsDomainName(domain) && err == nil && u.Host != "" && (u.Scheme == "ws" || u.Scheme == "wss")
+	}
+	return k
+}
+
+// within bounds a Number.
+func (k Key) within(low, high int64) Key {
+	k.min, k.max = low, high
+	return k
+}

@@ -1,0 +1,168 @@
+package settings
+
+import (
+	"slices"
+	"time"
+)
+
+// Programs lists all programs that read their settings here.
+func Programs() []Program {
+	return []Program{Connector(), Processor(), Metaserver(), Console()}
+}
+
+// Connector is the program that clients connect to.
+func Connector() Program {
+	return Program{
+		Name: "connector",
+		About: `Takes the websockets of clients, logs users in, and carries messages between
+them and the log and the live plane of its domain. Any number of connectors
+serve a domain. It starts while brokers, stores and the meta server are away,
+and is ready when they are there.`,
+		Example: `connector --domain domain-01 --kafka-hosts kafka:9092 \
+      --nats-url nats://nats:4222 --redis-url redis://redis:6379 \
+      --meta-url http://metaserver:9000 --meta-token-file /run/secrets/meta-token`,
+		Keys: slices.Concat([]Key{
+			domain(),
+			Key{Name: "name", Group: "The domain", Kind: Text, Stands: "connector- and 8 random digits", Value: "NAME", Meaning: "the connector's name; no two that run may share one"}.named(),
+			listen(":8088", "websockets of clients"),
+			Key{Name: "link-listen", Group: "Ports", Kind: Text, Default: ":9089", Value: "HOST:PORT", Meaning: "links of neighbouring domains"}.address(true),
+			health(":8080"),
+			{Name: "tls-cert", Group: "Clients", Kind: Text, Value: "FILE", Meaning: "certificate for wss in place of ws; read again when it changes", with: []string{"tls-key"}},
+			{Name: "tls-key", Group: "Clients", Kind: Text, Value: "FILE", Meaning: "its key", with: []string{"tls-cert"}},
+			Key{Name: "frame-limit", Group: "Clients", Kind: Number, Default: "65536", Value: "BYTES", Meaning: "the largest message of a client"}.within(1024, 128<<10),
+			Key{Name: "allowed-origins", Group: "Clients", Kind: List, Stands: "any", Value: "HOST,...", Meaning: "hosts of pages that may connect; * and ? stand for any characters and any one"}.origins(),
+			Key{Name: "drain-for", Group: "Clients", Kind: Duration, Default: "25s", Value: "TIME", Meaning: "how long the end may take at most"}.within(int64(time.Millisecond), 0),
+		}, log(), livePlane(), leases(), network(), common()),
+	}
+}
+
+// Processor is the program that owns lanes.
+func Processor() Program {
+	return Program{
+		Name: "processor",
+		About: `Owns lanes of its domain: decides whether a message goes to sockets or into the
+mailbox, serves fetches, tells masters who comes and goes. Any number of
+processors share the lanes of a domain. It starts while brokers, stores and the
+meta server are away, and is ready when they are there.`,
+		Example: `processor --domain domain-01 --kafka-hosts kafka:9092 \
+      --nats-url nats://nats:4222 --redis-url redis://redis:6379 \
+      --mailbox-url mongodb://mongodb:27017 \
+      --meta-url http://metaserver:9000 --meta-token-file /run/secrets/meta-token`,
+		Keys: slices.Concat([]Key{
+			domain(),
+			health(":8081"),
+			Key{Name: "mailbox-url", Group: "The mailbox", Kind: Text, Required: true, Secret: true, Value: "URL", Meaning: "MongoDB or a directory; the database is the one in the URL's path, else linker_DOMAIN"}.mailbox(),
+			Key{Name: "mailbox-quota-rows", Group: "The mailbox", Kind: Number, Default: "100000", Value: "COUNT", Meaning: "messages that may wait for one user; 0: any number"}.within(0, 0),
+			Key{Name: "mailbox-quota-bytes", Group: "The mailbox", Kind: Number, Default: "268435456", Value: "BYTES", Meaning: "what waits for one user may have that many; 0: any number"}.within(0, 0),
+			Key{Name: "mailbox-expire-after", Group: "The mailbox", Kind: Duration, Default: "720h", Value: "TIME", Meaning: "how long a message waits at most; 0: for ever"}.within(0, 0),
+		}, log(), []Key{
+			Key{Name: "backlog-bytes", Group: "The log", Kind: Number, Default: "0", Value: "BYTES", Meaning: "of one lane, from which on connectors accept nothing for it; 0: half of what the topic retains (retention.bytes), none if that is unlimited"}.within(0, 0),
+		}, livePlane(), leases(), network(), common()),
+	}
+}
+
+// Metaserver is the program that serves the description of the network.
+func Metaserver() Program {
+	return Program{
+		Name: "metaserver",
+		About: `Serves the description of the network, its domains, links, client apps and user
+distributions, from one YAML file. The file may be edited while it runs: a save
+takes effect within two seconds.`,
+		Example: `metaserver --file /etc/linker/network.yaml --token-file /run/secrets/meta-token`,
+		Keys: slices.Concat([]Key{
+			listen(":9000", "the network, health and metrics"),
+			{Name: "file", Group: "The network", Kind: Text, Default: "network.yaml", Value: "FILE", Meaning: "the YAML file of the network; it must exist"},
+			{Name: "token", Group: "The network", Kind: Text, Required: true, Secret: true, Value: "TOKEN", Meaning: "what services must show; the meta-token of all of them"},
+		}, common()),
+	}
+}
+
+// Console is the program that serves the page for people.
+func Console() Program {
+	return Program{
+		Name: "console",
+		About: `Serves one page with which a person tries a running system. The page speaks to
+the connectors itself, as any client does; this program only hands out files
+and the list of domains and apps.`,
+		Example: `console --meta-url http://metaserver:9000`,
+		Keys: slices.Concat([]Key{
+			listen(":4400", "the page"),
+			metaURL(),
+			Key{Name: "websocket-url", Group: "The network", Kind: List, Stands: "the domains of the meta server", Value: "DOMAIN=URL,...", Meaning: "what the page offers to connect to"}.pairs(),
+		}, common()),
+	}
+}
+
+func domain() Key {
+	return Key{Name: "domain", Group: "The domain", Kind: Text, Required: true, Value: "NAME", Meaning: "the domain's name, as in the description of the network"}.named()
+}
+
+func listen(standard, what string) Key {
+	return Key{Name: "listen", Group: "Ports", Kind: Text, Default: standard, Value: "HOST:PORT", Meaning: what}.address(true)
+}
+
+func health(standard string) Key {
+	return Key{Name: "http-listen", Group: "Ports", Kind: Text, Default: standard, Value: "HOST:PORT", Meaning: "/healthz, /readyz and /metrics"}.address(true)
+}
+
+// log is Kafka.
+func log() []Key {
+	const group = "The log"
+	return []Key{
+		Key{Name: "kafka-hosts", Group: group, Kind: List, Required: true, Value: "HOST:PORT,...", Meaning: "brokers of Kafka; the others are found through them"}.address(false),
+		Key{Name: "lanes", Group: group, Kind: Number, Default: "24", Value: "COUNT", Meaning: "partitions of the domain's log; the same for all services, for ever"}.within(1, 10000),
+		Key{Name: "kafka-generation", Group: group, Kind: Number, Default: "1", Value: "NUMBER", Meaning: "to be raised when the log's topic was made anew"}.within(1, 1<<31-1),
+		{Name: "kafka-tls", Group: group, Kind: Switch, Default: "false", Meaning: "TLS towards the brokers"},
+		{Name: "kafka-tls-ca", Group: group, Kind: Text, Stands: "those of the system", Value: "FILE", Meaning: "certificates to trust; implies kafka-tls"},
+		{Name: "kafka-tls-cert", Group: group, Kind: Text, Value: "FILE", Meaning: "the client's certificate; implies kafka-tls", with: []string{"kafka-tls-key"}},
+		{Name: "kafka-tls-key", Group: group, Kind: Text, Value: "FILE", Meaning: "its key; implies kafka-tls", with: []string{"kafka-tls-cert"}},
+		Key{Name: "kafka-sasl", Group: group, Kind: Text, Value: "MECHANISM", Meaning: "plain, scram-sha-256 or scram-sha-512", with: []string{"kafka-user", "kafka-password"}}.oneOf("plain", "scram-sha-256", "scram-sha-512"),
+		{Name: "kafka-user", Group: group, Kind: Text, Value: "NAME", Meaning: "who logs in to Kafka", with: []string{"kafka-sasl"}},
+		{Name: "kafka-password", Group: group, Kind: Text, Secret: true, Value: "PASSWORD", Meaning: "with that password", with: []string{"kafka-sasl"}},
+	}
+}
+
+// livePlane is NATS.
+func livePlane() []Key {
+	const group = "The live plane"
+	return []Key{
+		Key{Name: "nats-url", Group: group, Kind: Text, Required: true, Secret: true, Value: "URL,...", Meaning: "NATS: nats:// or tls://, with user and password or a token if need be"}.url("nats://HOST:PORT or tls://HOST:PORT, several with commas"+escapes, true, "nats", "tls"),
+		{Name: "nats-tls-ca", Group: group, Kind: Text, Stands: "those of the system", Value: "FILE", Meaning: "certificates to trust; implies TLS"},
+		{Name: "nats-credentials", Group: group, Kind: Text, Value: "FILE", Meaning: "a .creds file with a user's token and key"},
+	}
+}
+
+// leases is Redis.
+func leases() []Key {
+	const group = "The leases"
+	return []Key{
+		Key{Name: "redis-url", Group: group, Kind: Text, Required: true, Secret: true, Value: "URL", Meaning: "Redis: redis:// or rediss://, with user and password if need be"}.url("redis://HOST:PORT or rediss://HOST:PORT"+escapes, false, "redis", "rediss"),
+		{Name: "redis-tls-ca", Group: group, Kind: Text, Stands: "those of the system", Value: "FILE", Meaning: "certificates to trust"},
+	}
+}
+
+// escapes is said of URLs that may carry a password.
+const escapes = ", with %XX for / @ : # ? % in a password"
+
+// network is the meta server, for services.
+func network() []Key {
+	return []Key{
+		metaURL(),
+		{Name: "meta-token", Group: "The network", Kind: Text, Required: true, Secret: true, Value: "TOKEN", Meaning: "the token of the meta server"},
+		{Name: "meta-cache", Group: "The network", Kind: Text, Value: "FILE", Meaning: "keeps the last good description, for a start while the meta server is away"},
+	}
+}
+
+func metaURL() Key {
+	return Key{Name: "meta-url", Group: "The network", Kind: Text, Required: true, Value: "URL", Meaning: "the meta server"}.url("http://HOST:PORT or https://HOST:PORT", false, "http", "https")
+}
+
+// common is what every program has.
+func common() []Key {
+	const group = "The program"
+	return []Key{
+		{Name: configKey, Group: group, Kind: Text, Value: "FILE", Meaning: "YAML file of settings, lines KEY: VALUE"},
+		Key{Name: "log-level", Group: group, Kind: Text, Default: "info", Value: "LEVEL", Meaning: "debug, info, warn or error"}.oneOf("debug", "info", "warn", "error"),
+		Key{Name: "log-format", Group: group, Kind: Text, Default: "text", Value: "FORMAT", Meaning: "text or json; the log goes to standard error"}.oneOf("text", "json"),
+	}
+}

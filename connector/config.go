@@ -89,9 +89,7 @@ func (c Config) validate() error {
 		wrong(err != nil, "TLS for clients: %w", err)
 	}
 	wrong(c.Lanes < 1, "lanes: %d, expected at least 1", c.Lanes)
-	wrong(len(c.Kafka.Brokers) == 0, "kafka brokers: none given")
-	wrong(c.NATS.URL == "", "NATS URL: none given")
-	wrong(c.Redis.URL == "", "Redis URL: none given")
+	mistakes = append(mistakes, c.Kafka.Validate(), c.NATS.Validate(), c.Redis.Validate())
 	wrong(c.MetaURL == "", "meta server URL: none given")
 	wrong(c.FrameLimit < 1024 || c.FrameLimit > maxFrameLimit, "frame limit: %d bytes, expected 1024 to %d", c.FrameLimit, maxFrameLimit)
 	for _, origin := range c.AllowedOrigins {

@@ -72,7 +72,7 @@ type Processor struct {
 	roll     *roll.Roll
 	kafka    kafka.Config
 	lanes    *lane.Metrics
-	joined   atomic.Bool
+	group    atomic.Pointer[kafka.Group]
 }
 
 // New opens what the processor works with and binds its HTTP port. It starts
@@ -85,7 +85,7 @@ func New(cfg Config, deps Deps) (*Processor, error) {
 	err := p.open(deps)
 	if err != nil {
 		p.release()
-		return nil, fmt.Errorf("processor: %w", err)
+		return nil, err
 	}
 	return p, nil
 }
@@ -171,7 +171,7 @@ func (p *Processor) Ready() error {
 		return errors.New("the description of the network has not come yet")
 	case !p.plane.Connected():
 		return errors.New("no connection to NATS")
-	case !p.joined.Load():
+	case p.group.Load() == nil || !p.group.Load().Member():
 		return errors.New("not yet a member of the group that shares the lanes")
 	}
 	if err := p.producer.Healthy(); err != nil {
@@ -205,10 +205,11 @@ func (p *Processor) Run(ctx context.Context) error {
 		defer context.AfterFunc(base, cancel)()
 		return p.serveLanes(lanes)
 	})
-	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
-		return fmt.Errorf("processor: %w", err)
+	err := group.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // serveLanes joins the group that shares the lanes, once it can work.
@@ -219,22 +220,32 @@ func (p *Processor) serveLanes(ctx context.Context) error {
 		}
 		return fmt.Errorf("prepare the log: %w", err)
 	}
-	if !p.awaitNetwork(ctx) {
-		return nil
+	backlog, err := p.backlog(ctx)
+	if err != nil || !p.awaitNetwork(ctx) {
+		return nil // ctx has ended
 	}
 	deps := lane.Deps{
-		Domain: p.cfg.Domain, Lanes: p.cfg.Lanes, Generation: p.cfg.KafkaGeneration, BacklogBytes: p.cfg.BacklogBytes,
+		Domain: p.cfg.Domain, Lanes: p.cfg.Lanes, Generation: p.cfg.KafkaGeneration, BacklogBytes: backlog,
 		Limits: custody.Limits{Rows: p.cfg.QuotaRows, Bytes: p.cfg.QuotaBytes, Expire: p.cfg.ExpireAfter}, Poison: lane.NewPoison(),
 		Producer: p.producer, Plane: p.plane, Store: p.store, Connectors: p.roll, Network: p.feed, Metrics: p.lanes, Log: p.log,
 	}
 	group, err := kafka.NewGroup(p.kafka, func(ctx context.Context, l *kafka.Lane) error {
-		p.joined.Store(true)
 		return lane.NewDriver(deps, l).Run(ctx)
 	})
 	if err != nil {
 		return err
 	}
+	p.group.Store(group)
 	return group.Run(ctx)
+}
+
+// backlog is from how many bytes on nothing is accepted for a lane.
+func (p *Processor) backlog(ctx context.Context) (int64, error) {
+	if p.cfg.BacklogBytes > 0 {
+		return p.cfg.BacklogBytes, nil
+	}
+	retained, err := kafka.Retention(ctx, p.kafka)
+	return max(retained/2, 0), err
 }
 
 // awaitNetwork waits for the first description of the network.

@@ -33,9 +33,9 @@ func (l *ledger) check(t *testing.T) {
 		outcomes[e.outcome]++
 		name := fmt.Sprintf("%s/%d to %s, sent %s", m.from, m.n, e.to, e.sent.Format("15:04:05.000"))
 		switch {
-		case e.outcome == accepted && e.arrived.IsZero():
+		case e.outcome == taken && e.arrived.IsZero():
 			lost = append(lost, name)
-		case e.outcome == accepted && e.id != e.acceptedAs:
+		case e.outcome == taken && e.id != e.acceptedAs:
 			renamed = append(renamed, fmt.Sprintf("%s: accepted as %s, delivered as %s", name, e.acceptedAs, e.id))
 		case e.confirm && !e.arrived.IsZero() && len(e.confirmed) == 0:
 			unconfirmed = append(unconfirmed, name)
@@ -62,7 +62,7 @@ func (l *ledger) check(t *testing.T) {
 	}
 	tell(t, "announced twice on end", l.presenceMistakes())
 	t.Logf("%d messages were sent: %d accepted, %d refused %v, %d without an answer; %d arrivals, %d of them copies; %d presence events",
-		len(l.entries), outcomes[accepted], outcomes[refused], l.failed, outcomes[unknown], total, copies, len(l.presence))
+		len(l.entries), outcomes[taken], outcomes[turnedDown], l.failed, outcomes[unheard], total, copies, len(l.presence))
 }
 
 // inversions returns where accepted messages of one sender have come in another
@@ -81,7 +81,7 @@ func (l *ledger) inversions(receiver string) []string {
 	var wrong []string
 	for _, a := range l.arrivals[receiver] {
 		e := l.entries[a.numbered]
-		if seen[a.id] || e.outcome != accepted {
+		if seen[a.id] || e.outcome != taken {
 			continue
 		}
 		seen[a.id] = true

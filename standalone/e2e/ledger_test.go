@@ -20,9 +20,9 @@ type numbered struct {
 type outcome int
 
 const (
-	unknown  outcome = iota // no answer: it may be delivered or not
-	accepted                // it must be delivered
-	refused                 // with an error: nobody relies on it
+	unheard    outcome = iota // no answer: it may be delivered or not
+	taken                     // it must be delivered
+	turnedDown                // with an error: nobody relies on it
 )
 
 // entry is what is known of one message.
@@ -116,11 +116,11 @@ func (l *ledger) accept(m numbered, id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.entries[m]
-	if e.outcome == accepted && e.acceptedAs != id {
+	if e.outcome == taken && e.acceptedAs != id {
 		l.problems = append(l.problems, fmt.Sprintf("%v was accepted as %s and as %s", m, e.acceptedAs, id))
 	}
-	if e.outcome != accepted {
-		e.outcome, e.acceptedAt, e.acceptedAs = accepted, time.Now(), id
+	if e.outcome != taken {
+		e.outcome, e.acceptedAt, e.acceptedAs = taken, time.Now(), id
 	}
 }
 
@@ -129,10 +129,10 @@ func (l *ledger) refuse(m numbered, f *frame) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.failed[f.Data.Code]++
-	if e := l.entries[m]; e.outcome == accepted {
+	if e := l.entries[m]; e.outcome == taken {
 		l.problems = append(l.problems, fmt.Sprintf("%v was accepted, and then there came %v", m, f))
 	} else {
-		e.outcome = refused
+		e.outcome = turnedDown
 	}
 }
 
@@ -243,7 +243,7 @@ func (l *ledger) missing() (messages, confirmations []numbered) {
 	defer l.mu.Unlock()
 	for m, e := range l.entries {
 		switch {
-		case e.outcome == accepted && e.arrived.IsZero():
+		case e.outcome == taken && e.arrived.IsZero():
 			messages = append(messages, m)
 		case e.confirm && !e.arrived.IsZero() && len(e.confirmed) == 0:
 			confirmations = append(confirmations, m)

@@ -67,9 +67,15 @@ func startLoad(t *testing.T, c *cluster) *load {
 	})
 	var receivers []string
 	for i, k := range []kind{
-		{"raw", nil, false, false}, {"raw, patient", nil, false, true}, {"raw, restless", nil, true, false},
-		{"ack", []string{"ack"}, false, false}, {"ack, patient", []string{"ack"}, false, true}, {"ack, restless", []string{"ack"}, true, false},
-		{"push", []string{"push"}, false, false}, {"push, patient", []string{"push"}, false, true}, {"push, restless", []string{"push"}, true, false},
+		{"raw", nil, false, false},
+		{"raw, patient", nil, false, true},
+		{"raw, restless", nil, true, false},
+		{"ack", []string{"ack"}, false, false},
+		{"ack, patient", []string{"ack"}, false, true},
+		{"ack, restless", []string{"ack"}, true, false},
+		{"push", []string{"push"}, false, false},
+		{"push, patient", []string{"push"}, false, true},
+		{"push, restless", []string{"push"}, true, false},
 		{"push and ack", []string{"push", "ack"}, false, false},
 	} {
 		r := &receiver{load: l, kind: k, user: fmt.Sprintf("%s-%d", loadApp, 200+i)}

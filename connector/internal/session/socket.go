@@ -38,12 +38,16 @@ type socket struct {
 }
 
 func newSocket(conn net.Conn, ahead []byte) *socket {
-	if tcp, ok := conn.(*net.TCPConn); ok {
+	under := conn
+	if secure, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
+		under = secure.NetConn()
+	}
+	if tcp, ok := under.(*net.TCPConn); ok {
 		// A refused option costs precision, not correctness.
 		_ = tcp.SetNoDelay(true)
 		_ = tcp.SetWriteBuffer(sendBuffer)
 	}
-	return &socket{conn: conn, queue: newQueue(conn), start: time.Now(), ahead: ahead}
+	return &socket{conn: conn, queue: newQueue(under), start: time.Now(), ahead: ahead}
 }
 
 func (s *socket) now() int64 { return int64(time.Since(s.start)) + 1 }
@@ -94,7 +98,8 @@ func (s *socket) blocked() time.Duration {
 }
 
 // takenOff returns how many bytes the peer's stack has acknowledged, and whether
-// more wait for it. It asks the kernel.
+// more wait for it. It asks the kernel. With TLS the kernel holds a little more
+// than was written, so that the first is too low while something waits.
 func (s *socket) takenOff() (bytes int64, waiting bool) {
 	held := int64(s.queue.held())
 	return s.written.Load() - held, held > 0 || s.writing.Load() != 0

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/linkerhq/linker/pkg/certs/certtest"
 	"github.com/linkerhq/linker/pkg/wire"
 )
 
@@ -144,4 +146,65 @@ func TestAThousandMessagesArriveInOrder(t *testing.T) {
 			t.Fatalf("got %s, want %s", got, want)
 		}
 	}
+}
+
+func TestWhatTheKernelHoldsOfATLSConnectionIsNotTakenOff(t *testing.T) {
+	t.Parallel()
+	authority := certtest.NewAuthority(t)
+	l := listen(t)
+	dialed := make(chan *tls.Conn, 1)
+	go func() {
+		defer close(dialed)
+		dialer := tls.Dialer{Config: &tls.Config{RootCAs: authority.Pool()}}
+		conn, err := dialer.DialContext(t.Context(), "tcp", l.Addr().String())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		dialed <- conn.(*tls.Conn)
+	}()
+	raw, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := tls.Server(raw, authority.Server())
+	defer conn.Close()
+	if err := conn.HandshakeContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	peer := <-dialed
+	if peer == nil {
+		t.FailNow()
+	}
+	defer peer.Close()
+	s := newSocket(conn, nil)
+	if s.queue == (queue{}) {
+		t.Skip("this kernel does not tell what it holds")
+	}
+	const total = 4 << 20
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = s.Write(make([]byte, total))
+	}()
+	deadline := time.Now().Add(10 * time.Second)
+	for s.blocked() == 0 && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond)
+	}
+	if _, waiting := s.takenOff(); !waiting {
+		t.Error("a write is under way, and nothing waits")
+	}
+	if _, err := io.CopyN(io.Discard, peer, total); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+	for time.Now().Before(deadline) {
+		off, waiting := s.takenOff()
+		if off == total && !waiting {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	off, waiting := s.takenOff()
+	t.Errorf("taken off %d, waiting %v", off, waiting)
 }

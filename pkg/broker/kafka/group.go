@@ -42,6 +42,8 @@ type Group struct {
 	client  *client
 	metrics *groupMetrics
 	log     *slog.Logger
+
+	member atomic.Bool // of a generation, with lanes or without
 }
 
 // NewGroup returns a group; Run makes it work.
@@ -92,6 +94,10 @@ func (g *Group) Run(ctx context.Context) error {
 	}
 }
 
+// Member says whether this process is a member of the group: it owns the lanes
+// that Kafka has given to it, or stands by if others have them all.
+func (g *Group) Member() bool { return g.member.Load() }
+
 // join is one membership of the group. It returns when ctx has ended or an
 // owner has failed, after all owners have returned.
 func (g *Group) join(ctx context.Context) error {
@@ -123,6 +129,7 @@ func (g *Group) join(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	var owners sync.WaitGroup
 	g.follow(ctx, group, func(gen *kafka.Generation) { g.serve(ctx, gen, &owners, fail) })
+	g.member.Store(false)
 	cause := context.Cause(ctx)
 	fail(nil)
 	err = group.Close() // ends the owners' contexts, waits for them, leaves
@@ -139,6 +146,7 @@ func (g *Group) follow(ctx context.Context, group *kafka.ConsumerGroup, start fu
 			return
 		}
 		if err != nil { // the library waits between its attempts
+			g.member.Store(false)
 			g.metrics.joinFailures.Inc()
 			if lines.pass() {
 				g.log.Warn("joining the group", "group", g.cfg.group(), "error", g.client.server.explain(err))
@@ -166,6 +174,7 @@ func (g *Group) serve(ctx context.Context, gen *kafka.Generation, owners *sync.W
 	for _, a := range assigned {
 		lanes = append(lanes, a.ID)
 	}
+	g.member.Store(true)
 	g.log.Info("lanes assigned", "group", gen.GroupID, "generation", gen.ID, "lanes", lanes)
 	for _, a := range assigned {
 		lane := newLane(g, m, a)

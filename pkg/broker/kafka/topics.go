@@ -34,7 +34,7 @@ func EnsureTopics(ctx context.Context, cfg Config) error {
 		warnings, err := c.ensureTopics(ctx, cfg)
 		if err == nil {
 			for _, w := range warnings {
-				cfg.Log.Warn(w.text, "domain", cfg.Domain, "reason", w.reason)
+				cfg.Log.Warn(w.text, "topic", cfg.topic(), "reason", w.reason)
 			}
 		}
 		return err
@@ -83,7 +83,7 @@ func untilDone(ctx context.Context, cfg Config, try func(context.Context, *clien
 			return err
 		}
 		if ctx.Err() == nil && lines.pass() {
-			cfg.Log.Warn("topics are not ready", "domain", cfg.Domain, "attempt", attempt+1, "error", cfg.explain(err))
+			cfg.Log.Warn("topics are not ready", "topic", cfg.topic(), "attempt", attempt+1, "error", cfg.explain(err))
 		}
 		if pause(ctx, attempt, maxBackoff) != nil {
 			return fmt.Errorf("%w: %w", ctx.Err(), err)

@@ -21,10 +21,7 @@ import (
 
 	"github.com/linkerhq/linker/connector"
 	"github.com/linkerhq/linker/metaserver"
-	"github.com/linkerhq/linker/pkg/broker/kafka"
-	"github.com/linkerhq/linker/pkg/broker/nats"
 	"github.com/linkerhq/linker/pkg/embedded"
-	"github.com/linkerhq/linker/pkg/presence/redis"
 	"github.com/linkerhq/linker/pkg/run"
 	"github.com/linkerhq/linker/processor"
 	"github.com/linkerhq/linker/standalone/internal/console"
@@ -38,6 +35,10 @@ const (
 	// backlogBytes is half of what the embedded log retains of a lane: more than
 	// that is not accepted.
 	backlogBytes = embedded.RetentionBytes / 2
+	// What may wait in a mailbox: the defaults of a processor of its own.
+	quotaRows   = 100_000
+	quotaBytes  = 256 << 20
+	expireAfter = 30 * 24 * time.Hour
 	// readyEvery is how often Ready asks.
 	readyEvery = 20 * time.Millisecond
 )
@@ -137,25 +138,26 @@ func (s *Stack) open() error {
 	if registry, err = newRegistry(); err != nil {
 		return err
 	}
-	s.processor, err = processor.New(processor.Config{
-		Domain: Domain, HTTP: s.addr(cfg.Ports.ProcessorHTTP),
-		Kafka: kafka.Server{Brokers: []string{s.kafka.Addr()}}, Lanes: lanes, NATS: nats.Server{URL: s.nats.URL()}, Redis: redis.Server{URL: s.redis.URL()},
+	proc := processor.Config{
+		Domain: Domain, HTTP: s.addr(cfg.Ports.ProcessorHTTP), Lanes: lanes,
 		MailboxURL: "file:" + filepath.Join(cfg.Data, "mailbox"), MetaURL: metaURL, MetaToken: token,
 		MetaCache: filepath.Join(cfg.Data, "processor-network.json"), BacklogBytes: backlogBytes,
-	}, processor.Deps{Log: log, Metrics: registry})
-	if err != nil {
+		QuotaRows: quotaRows, QuotaBytes: quotaBytes, ExpireAfter: expireAfter,
+	}
+	proc.Kafka.Brokers, proc.NATS.URL, proc.Redis.URL = []string{s.kafka.Addr()}, s.nats.URL(), s.redis.URL()
+	if s.processor, err = processor.New(proc, processor.Deps{Log: log, Metrics: registry}); err != nil {
 		return err
 	}
 	if registry, err = newRegistry(); err != nil {
 		return err
 	}
-	s.connector, err = connector.New(connector.Config{
-		Domain: Domain, Listen: s.addr(cfg.Ports.Websocket), Link: s.addr(cfg.Ports.Link), HTTP: s.addr(cfg.Ports.ConnectorHTTP),
-		Kafka: kafka.Server{Brokers: []string{s.kafka.Addr()}}, Lanes: lanes, NATS: nats.Server{URL: s.nats.URL()}, Redis: redis.Server{URL: s.redis.URL()},
+	conn := connector.Config{
+		Domain: Domain, Listen: s.addr(cfg.Ports.Websocket), Link: s.addr(cfg.Ports.Link), HTTP: s.addr(cfg.Ports.ConnectorHTTP), Lanes: lanes,
 		MetaURL: metaURL, MetaToken: token, MetaCache: filepath.Join(cfg.Data, "connector-network.json"),
 		FrameLimit: cfg.FrameLimit, AllowedOrigins: cfg.Origins, DrainFor: cfg.DrainFor,
-	}, connector.Deps{Log: log.With("service", "connector"), Metrics: registry})
-	if err != nil {
+	}
+	conn.Kafka, conn.NATS, conn.Redis = proc.Kafka, proc.NATS, proc.Redis
+	if s.connector, err = connector.New(conn, connector.Deps{Log: log.With("service", "connector"), Metrics: registry}); err != nil {
 		return err
 	}
 	s.console, err = console.New(s.addr(cfg.Ports.Console), console.Config{

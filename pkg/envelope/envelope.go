@@ -30,6 +30,7 @@ const (
 	KindConnectorDown Kind = 8  // the lane's owner found a connector dead
 	KindEpoch         Kind = 9  // a new owner has taken the lane; its position is the epoch
 	KindFailure       Kind = 10 // a DELIVER_FAILED for a sender's open sockets; FAST only
+	KindMissing       Kind = 11 // a user who was announced as connected has no session that a connector knows
 )
 
 // String names the kind as metrics and logs do.
@@ -55,6 +56,8 @@ func (k Kind) String() string {
 		return "epoch"
 	case KindFailure:
 		return "failure"
+	case KindMissing:
+		return "missing"
 	}
 	return fmt.Sprintf("kind_%d", uint8(k))
 }
@@ -221,7 +224,7 @@ func (e *Envelope) validate() error {
 		if len(e.To) != 1 {
 			return fmt.Errorf("%s for %d users", e.Kind, len(e.To))
 		}
-	case KindClose:
+	case KindClose, KindMissing:
 	case KindConnectorDown, KindEpoch:
 		return nil
 	default:

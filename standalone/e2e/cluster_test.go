@@ -139,6 +139,11 @@ func (c *cluster) all(program string) []*member {
 	return slices.DeleteFunc(slices.Clone(c.members), func(m *member) bool { return program != "" && m.program != program })
 }
 
+// running returns those of them that run.
+func (c *cluster) running(program string) []*member {
+	return slices.DeleteFunc(c.all(program), func(m *member) bool { return !m.runs() })
+}
+
 // hold keeps a program from being started by Run until release is called.
 func (c *cluster) hold(program string) (release func()) {
 	c.mu.Lock()
@@ -215,10 +220,8 @@ func (c *cluster) stop() error {
 // kill ends all processes at once, as a crash of the machine does.
 func (c *cluster) kill() {
 	var ending sync.WaitGroup
-	for _, m := range c.all("") {
-		if m.runs() {
-			ending.Go(func() { _ = m.kill() })
-		}
+	for _, m := range c.running("") {
+		ending.Go(func() { _ = m.kill() })
 	}
 	ending.Wait()
 }
@@ -290,7 +293,7 @@ func (c *cluster) Ready(ctx context.Context) error {
 
 // WebsocketURL is where clients connect: to each connector that runs in turn.
 func (c *cluster) WebsocketURL() string {
-	list := slices.DeleteFunc(c.all("connector"), func(m *member) bool { return !m.runs() })
+	list := c.running("connector")
 	if len(list) == 0 {
 		list = c.all("connector")
 	}

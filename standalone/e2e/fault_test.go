@@ -75,21 +75,32 @@ type faults struct {
 
 func (f *faults) run(t *testing.T) {
 	processor, connector := f.cluster.all("processor")[0], f.cluster.all("connector")[0]
-	t.Run("a processor is killed", func(t *testing.T) { f.killProcessor(t, processor) })
-	t.Run("a connector is killed", func(t *testing.T) { f.killConnector(t, connector) })
-	t.Run("the meta server is killed", f.killMetaServer)
+	f.fault(t, "a processor is killed", func(t *testing.T) { f.killProcessor(t, processor) })
+	f.fault(t, "a connector is killed", func(t *testing.T) { f.killConnector(t, connector) })
+	f.fault(t, "the meta server is killed", f.killMetaServer)
+	f.fault(t, "everything is killed", f.killAll)
 	for _, pause := range []time.Duration{3 * time.Second, 8 * time.Second, 20 * time.Second} {
-		t.Run(fmt.Sprint("a processor sleeps for ", pause), func(t *testing.T) { f.sleep(t, processor, pause) })
-		t.Run(fmt.Sprint("a connector sleeps for ", pause), func(t *testing.T) { f.sleep(t, connector, pause) })
+		f.fault(t, fmt.Sprint("a processor sleeps for ", pause), func(t *testing.T) { f.sleep(t, processor, pause) })
+		f.fault(t, fmt.Sprint("a connector sleeps for ", pause), func(t *testing.T) { f.sleep(t, connector, pause) })
 	}
-	t.Run("a processor is restarted in good order", func(t *testing.T) { f.restart(t, processor) })
-	t.Run("a connector is restarted in good order", func(t *testing.T) { f.restart(t, connector) })
-	t.Run("a processor is added and removed", f.scale)
-	t.Run("Redis is emptied", f.emptyRedis)
-	for _, server := range []string{"nats", "redis", "mongodb", "kafka"} {
-		t.Run(server+" is killed", func(t *testing.T) { f.killServers(t, server) })
+	f.fault(t, "processors are restarted in turn", func(t *testing.T) { f.restart(t, "processor") })
+	f.fault(t, "connectors are restarted in turn", func(t *testing.T) { f.restart(t, "connector") })
+	f.fault(t, "a processor is added and removed", f.scale)
+	f.fault(t, "Redis is emptied", f.emptyRedis)
+	servers := []string{"nats", "redis", "mongodb", "kafka"}
+	for _, server := range servers {
+		f.fault(t, server+" is killed", func(t *testing.T) { f.breakServers(t, "kill", "start", 3*time.Second, server) })
+		f.fault(t, server+" sleeps", func(t *testing.T) { f.breakServers(t, "pause", "resume", 8*time.Second, server) })
 	}
-	t.Run("all servers are killed", func(t *testing.T) { f.killServers(t, "nats", "redis", "mongodb", "kafka") })
+	f.fault(t, "all servers are killed", func(t *testing.T) { f.breakServers(t, "kill", "start", 3*time.Second, servers...) })
+}
+
+// fault breaks something while everybody is where they belong.
+func (f *faults) fault(t *testing.T, name string, run func(*testing.T)) {
+	t.Run(name, func(t *testing.T) {
+		f.load.spread(t)
+		run(t)
+	})
 }
 
 // again starts a process again and waits until everything flows.
@@ -194,14 +205,34 @@ func (f *faults) sleep(t *testing.T, m *member, pause time.Duration) {
 	}
 }
 
-func (f *faults) restart(t *testing.T, m *member) {
+// restart ends each process that runs a program in good order, and starts it
+// again.
+func (f *faults) restart(t *testing.T, program string) {
+	for _, m := range f.cluster.all(program) {
+		began := time.Now()
+		if err := m.terminate(); err != nil {
+			t.Error(err)
+		}
+		took := time.Since(began)
+		t.Logf("it ended after %v; first deliveries since it was told to: %v", took.Round(10*time.Millisecond), f.load.first(t, began, healLimit))
+		f.again(t, m)
+	}
+}
+
+// killAll kills all processes at once, and starts them again.
+func (f *faults) killAll(t *testing.T) {
+	f.cluster.kill()
 	began := time.Now()
-	if err := m.terminate(); err != nil {
+	if err := f.cluster.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), healLimit)
+	defer cancel()
+	if err := f.cluster.Ready(ctx); err != nil {
 		t.Error(err)
 	}
-	took := time.Since(began)
-	t.Logf("it ended after %v; first deliveries since it was told to: %v", took.Round(10*time.Millisecond), f.load.first(t, began, healLimit))
-	f.again(t, m)
+	ready := time.Since(began)
+	t.Logf("started again: ready after %v, messages flow after %v", ready.Round(10*time.Millisecond), f.load.flows(t, began, healLimit).Round(10*time.Millisecond))
 }
 
 func (f *faults) scale(t *testing.T) {
@@ -235,12 +266,20 @@ func (f *faults) emptyRedis(t *testing.T) {
 	for _, user := range f.load.steady {
 		steady[user] = true
 	}
-	keys := func() int { return redis(t, f.cluster.servers.redis, "KEYS *"+f.cluster.domain+"*") }
-	before := keys()
+	prefix := "linker:{" + f.cluster.domain + "}:"
+	places := "EXISTS"
+	for _, user := range f.load.steady {
+		places += " " + prefix + "user:" + user
+	}
+	whole := func() bool {
+		return redis(t, f.cluster.servers.redis, "HLEN "+prefix+"leases") == len(f.cluster.running("connector")) &&
+			redis(t, f.cluster.servers.redis, places) == len(f.load.steady)
+	}
+	eventually(t, "everybody in Redis", whole)
 	began := time.Now()
 	redis(t, f.cluster.servers.redis, "FLUSHALL")
-	filled := took(t, began, func() bool { return keys() >= before })
-	t.Logf("%d keys are there again after %v", before, filled.Round(10*time.Millisecond))
+	filled := took(t, began, whole)
+	t.Logf("everybody is there again after %v", filled.Round(10*time.Millisecond))
 	if filled > refillLimit {
 		t.Errorf("presence was whole after %v only", filled)
 	}
@@ -251,15 +290,16 @@ func (f *faults) emptyRedis(t *testing.T) {
 	t.Logf("first deliveries after %v", f.load.first(t, began, healLimit))
 }
 
-// killServers kills servers, starts them again, and waits until everything flows.
-func (f *faults) killServers(t *testing.T, names ...string) {
+// breakServers breaks servers for a while, mends them, and waits until everything
+// flows.
+func (f *faults) breakServers(t *testing.T, fault, mend string, pause time.Duration, names ...string) {
 	if os.Getenv("LINKER_NATIVE") == "" {
-		t.Skip("kills servers: set LINKER_NATIVE=1 if deploy/native/services has started them for these tests only")
+		t.Skip("breaks servers: set LINKER_NATIVE=1 if deploy/native/services has started them for these tests only")
 	}
 	began := time.Now()
-	native(t, "kill", names...)
-	time.Sleep(3 * time.Second) // the fault itself
-	native(t, "start", names...)
+	native(t, fault, names...)
+	time.Sleep(pause) // the fault itself
+	native(t, mend, names...)
 	back := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), readyPatience)
 	defer cancel()

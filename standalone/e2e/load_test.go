@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -42,6 +43,7 @@ type load struct {
 	senders []*sender
 	steady  []string // receivers who stay connected as long as they can
 
+	spreads     atomic.Int64 // rises when everybody is to go where they belong
 	stopSending func()
 	stop        func()
 	sending     sync.WaitGroup
@@ -78,7 +80,7 @@ func startLoad(t *testing.T, c *cluster) *load {
 		{"push, restless", []string{"push"}, true, false},
 		{"push and ack", []string{"push", "ack"}, false, false},
 	} {
-		r := &receiver{load: l, kind: k, user: fmt.Sprintf("%s-%d", loadApp, 200+i)}
+		r := &receiver{load: l, kind: k, user: fmt.Sprintf("%s-%d", loadApp, 200+i), place: i / 2}
 		receivers = append(receivers, r.user)
 		l.ledger.pushed[r.user] = slices.Contains(k.features, "push")
 		if !k.restless {
@@ -89,25 +91,28 @@ func startLoad(t *testing.T, c *cluster) *load {
 	m := &receiver{load: l, kind: kind{"master", []string{"push"}, false, false}, user: masterOf(loadApp)}
 	l.running.Go(func() { m.run(ctx) })
 	for i := range loadSenders {
-		s := &sender{load: l, user: fmt.Sprintf("%s-%d", loadApp, 100+i), receivers: receivers, insists: i%2 == 0}
+		s := &sender{load: l, user: fmt.Sprintf("%s-%d", loadApp, 100+i), place: i / 2, receivers: receivers, insists: i%2 == 0}
 		l.senders = append(l.senders, s)
 		l.sending.Go(func() { s.run(ctx, sendCtx) })
 	}
 	return l
 }
 
-// join opens a connection to one of the connectors, and tries the next one until
-// it succeeds or ctx ends.
-func (l *load) join(ctx context.Context, user string, features []string) (*client, visit, error) {
-	for {
+// join opens a connection to the connector where the user belongs, or to the
+// next one that takes it.
+func (l *load) join(ctx context.Context, place int, user string, features []string) (*client, visit, error) {
+	for ; ; place++ {
 		asked := time.Now()
-		c, err := open(ctx, l.t, l.cluster.WebsocketURL(), loginLimit)
-		if err == nil {
-			err = c.authenticate(user, loginLimit, features...)
-			if err == nil {
-				return c, visit{asked, time.Now()}, nil
+		list := l.cluster.running("connector")
+		err := errors.New("no connector runs")
+		if len(list) > 0 {
+			var c *client
+			if c, err = open(ctx, l.t, list[place%len(list)].websocket(), loginLimit); err == nil {
+				if err = c.authenticate(user, loginLimit, features...); err == nil {
+					return c, visit{asked, time.Now()}, nil
+				}
+				c.cut()
 			}
-			c.cut()
 		}
 		select {
 		case <-time.After(reconnectWait):
@@ -117,11 +122,20 @@ func (l *load) join(ctx context.Context, user string, features []string) (*clien
 	}
 }
 
+// spread brings everybody back to where they belong: half of them to each of two
+// connectors, and senders not to the connector of all whom they write to.
+func (l *load) spread(t *testing.T) {
+	t.Helper()
+	l.spreads.Add(1)
+	l.flows(t, time.Now().Add(silenceLimit/10), healLimit)
+}
+
 // sender sends numbered messages. One that insists gives them ids of its own and
 // sends those again of which it has not heard; the others go on.
 type sender struct {
 	load      *load
 	user      string
+	place     int
 	receivers []string
 	insists   bool
 
@@ -134,7 +148,7 @@ type sender struct {
 // until ctx ends.
 func (s *sender) run(ctx, sending context.Context) {
 	for ctx.Err() == nil {
-		c, _, err := s.load.join(ctx, s.user, []string{"accept", "push"})
+		c, _, err := s.load.join(ctx, s.place, s.user, []string{"accept", "push"})
 		if err != nil {
 			return
 		}
@@ -156,8 +170,8 @@ func (s *sender) serve(ctx, sending context.Context, c *client) {
 	}
 	tick := time.NewTicker(loadEvery)
 	defer tick.Stop()
-	heard := time.Now()
-	for {
+	heard, spreads := time.Now(), s.load.spreads.Load()
+	for s.load.spreads.Load() == spreads {
 		for f, err := c.receive(0); !errors.Is(err, errNothing); f, err = c.receive(0) {
 			if err != nil {
 				return
@@ -229,14 +243,15 @@ func (s *sender) take(f *frame) {
 
 // receiver takes messages, or, as the master, presence.
 type receiver struct {
-	load *load
-	kind kind
-	user string
+	load  *load
+	kind  kind
+	user  string
+	place int
 }
 
 func (r *receiver) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		c, v, err := r.load.join(ctx, r.user, r.kind.features)
+		c, v, err := r.load.join(ctx, r.place, r.user, r.kind.features)
 		if err != nil {
 			return
 		}
@@ -269,7 +284,8 @@ func (r *receiver) serve(ctx context.Context, c *client, connection int) {
 	if !pushed && ask() != nil {
 		return
 	}
-	for ctx.Err() == nil {
+	spreads := r.load.spreads.Load()
+	for ctx.Err() == nil && r.load.spreads.Load() == spreads {
 		f, err := c.receive(reconnectWait)
 		switch {
 		case errors.Is(err, errNothing):
@@ -280,6 +296,8 @@ func (r *receiver) serve(ctx context.Context, c *client, connection int) {
 			if f.Data.LeftMissingCount == nil || *f.Data.LeftMissingCount > 0 && ask() != nil {
 				return
 			}
+		case f.Type == "DELIVER_FAILED" && fetching && f.Data.Code == "QUEUE_UNAVAILABLE":
+			fetching = false
 		default:
 			if !r.take(c, connection, f) {
 				return

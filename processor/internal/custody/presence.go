@@ -42,7 +42,7 @@ func (s *State) missing(fx *Effects) {
 	for _, u := range s.users {
 		if u.announced.Connected && len(u.open) == 0 {
 			fx.Produce = append(fx.Produce, Produce{Envelope: envelope.Envelope{
-				Kind: envelope.KindLogout, To: []envelope.Recipient{{User: u.id}},
+				Kind: envelope.KindMissing, To: []envelope.Recipient{{User: u.id}},
 			}})
 		}
 	}

@@ -475,7 +475,10 @@ func (w *world) readOne() bool {
 	if w.read >= len(w.log) {
 		return false
 	}
-	e := w.log[w.read]
+	e, err := envelope.Decode(w.log[w.read].Append(nil))
+	if err != nil {
+		w.fatalf("nobody can read the %s at %d: %v", w.log[w.read].Kind, w.read, err)
+	}
 	w.step(&custody.RecordRead{Offset: int64(w.read), Envelope: &e, Fill: int64(w.read) < w.committed && w.read < int(w.epoch)})
 	w.read++
 	return true

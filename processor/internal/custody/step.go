@@ -80,6 +80,9 @@ func (s *State) record(r *RecordRead, fx *Effects) {
 	case envelope.KindLogout:
 		s.log.open(r.Offset, 1)
 		s.logout(r.Offset, e, fx)
+	case envelope.KindMissing:
+		s.log.open(r.Offset, 1)
+		s.presenceChanged(s.user(e.User()), s.pos(r.Offset), fx)
 	case envelope.KindFetch:
 		s.log.open(r.Offset, 0)
 		s.fetchAsked(r.Offset, e, fx)

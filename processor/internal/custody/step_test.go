@@ -420,9 +420,9 @@ func TestWhoDidNotComeBackIsGoneWhenAllHaveTold(t *testing.T) {
 		Sessions: []delivery.SessionState{{Progress: delivery.Progress{Session: 9}, User: "A-2", L: before}},
 	}})
 	b.want("epoch", b.record(envelope.Envelope{Kind: envelope.KindEpoch}), "read A-2 after 3 before 0 limit 256")
-	b.want("all have told", b.step(&custody.Assembled{}), "produce logout")
-	logout := envelope.Envelope{Kind: envelope.KindLogout, To: []envelope.Recipient{{User: "A-1"}}}
-	b.want("logout", b.record(logout), "load A-1")
+	b.want("all have told", b.step(&custody.Assembled{}), "produce missing")
+	missing := envelope.Envelope{Kind: envelope.KindMissing, To: []envelope.Recipient{{User: "A-1"}}}
+	b.want("missing", b.record(missing), "load A-1")
 	b.want("loaded", b.step(&custody.Loaded{User: "A-1", Found: true, Announced: mailbox.Announced{User: "A-1", Connected: true, N: 5, Pos: before}}), "announce A-1 false 6")
 }
 

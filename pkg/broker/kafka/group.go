@@ -42,6 +42,7 @@ type Group struct {
 	client  *client
 	metrics *groupMetrics
 	log     *slog.Logger
+	lines   seldom
 
 	member atomic.Bool // of a generation, with lanes or without
 }

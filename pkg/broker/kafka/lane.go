@@ -35,12 +35,13 @@ type Lane struct {
 	membership *membership
 	metrics    *groupMetrics
 	log        *slog.Logger
+	lines      *seldom // shared by the lanes of a group
 
 	committed atomic.Int64
 }
 
 func newLane(g *Group, m *membership, a kafka.PartitionAssignment) *Lane {
-	l := &Lane{number: a.ID, topic: g.cfg.topic(), client: g.client, membership: m, metrics: g.metrics, log: g.log}
+	l := &Lane{number: a.ID, topic: g.cfg.topic(), client: g.client, membership: m, metrics: g.metrics, log: g.log, lines: &g.lines}
 	l.committed.Store(max(a.Offset, -1)) // below: nothing was ever committed
 	return l
 }
@@ -124,7 +125,9 @@ func (l *Lane) Read(ctx context.Context, from int64, handle func([]Record) error
 			return ctx.Err()
 		}
 		attempt++
-		l.log.Warn("reading again", "lane", l.number, "offset", from, "attempt", attempt, "error", l.client.server.explain(err))
+		if l.lines.pass() {
+			l.log.Warn("reading again", "lane", l.number, "offset", from, "attempt", attempt, "error", l.client.server.explain(err))
+		}
 	}
 }
 

@@ -45,6 +45,7 @@ type Producer struct {
 	queues    []*queue
 
 	waiting atomic.Int64 // bytes queued or under way in all lanes
+	lines   seldom
 
 	mu     sync.Mutex
 	probed error // guarded by mu: what the last look at the lanes' leaders said
@@ -254,7 +255,9 @@ func (p *Producer) append(ctx context.Context, q *queue, batch []record) bool {
 		if pause(ctx, attempt, maxBackoff) != nil {
 			return false
 		}
-		p.log.Warn("appending again", "lane", q.lane, "records", len(batch), "attempt", attempt+1, "error", p.client.server.explain(err))
+		if p.lines.pass() {
+			p.log.Warn("appending again", "lane", q.lane, "records", len(batch), "attempt", attempt+1, "error", p.client.server.explain(err))
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -159,11 +160,16 @@ func (s Server) suspicion() string {
 	return port + ", or it " + login
 }
 
-// seldom lets a line pass that was not logged for a while. It is for one
-// goroutine.
-type seldom struct{ last time.Time }
+// seldom lets a line pass that was not logged for a while: what concerns a broker
+// would otherwise be said for each lane.
+type seldom struct {
+	mu   sync.Mutex
+	last time.Time // guarded by mu
+}
 
 func (s *seldom) pass() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if !s.last.IsZero() && time.Since(s.last) < refusedEvery {
 		return false
 	}

@@ -27,7 +27,7 @@ func (l *ledger) check(t *testing.T) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	tell(t, "wrong at once", l.problems)
-	var lost, renamed, unconfirmed, confirmedTwice []string
+	var lost, renamed, unconfirmed, falselyConfirmed, confirmedTwice []string
 	outcomes := map[outcome]int{}
 	for m, e := range l.entries {
 		outcomes[e.outcome]++
@@ -40,6 +40,9 @@ func (l *ledger) check(t *testing.T) {
 		case e.confirm && !e.arrived.IsZero() && len(e.confirmed) == 0:
 			unconfirmed = append(unconfirmed, name)
 		}
+		if e.arrived.IsZero() && len(e.confirmed) > 0 {
+			falselyConfirmed = append(falselyConfirmed, name)
+		}
 		if len(e.confirmed) > 1 {
 			confirmedTwice = append(confirmedTwice, fmt.Sprintf("%s: %v", name, slices.Collect(maps.Keys(e.confirmed))))
 		}
@@ -47,6 +50,7 @@ func (l *ledger) check(t *testing.T) {
 	tell(t, "accepted and lost", lost)
 	tell(t, "delivered under another id", renamed)
 	tell(t, "delivered and never confirmed", unconfirmed)
+	tell(t, "confirmed and not delivered", falselyConfirmed)
 	tell(t, "confirmed under several ids", confirmedTwice)
 	copies, total := 0, 0
 	for receiver, list := range l.arrivals {

@@ -54,11 +54,15 @@ type cluster struct {
 	mu      sync.Mutex
 	members []*member                // guarded by mu; in the order of starting
 	held    map[string]chan struct{} // guarded by mu; by program: closed when it may start
+	broken  error                    // guarded by mu; why a process could not be started
 }
 
 // newCluster prepares a cluster of a meta server, two connectors, two processors
 // and a console; Run starts them.
 func newCluster(dir string, on servers, s setup) (*cluster, error) {
+	if _, err := buildPrograms(); err != nil {
+		return nil, err
+	}
 	var random [6]byte
 	_, _ = rand.Read(random[:])
 	c := &cluster{
@@ -162,8 +166,16 @@ func (c *cluster) Run(ctx context.Context) error {
 	return errors.Join(err, c.clean(), c.mistakes())
 }
 
-// start starts all processes. One that ends by itself is found by Ready.
+// start starts all processes. Ready finds those that end by themselves.
 func (c *cluster) start(ctx context.Context) error {
+	err := c.startAll(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.broken = err
+	return err
+}
+
+func (c *cluster) startAll(ctx context.Context) error {
 	var mistakes []error
 	for _, m := range c.all("") {
 		c.mu.Lock()
@@ -271,6 +283,12 @@ func (c *cluster) Ready(ctx context.Context) error {
 	defer tick.Stop()
 	var waiting *member
 	for {
+		c.mu.Lock()
+		broken := c.broken
+		c.mu.Unlock()
+		if broken != nil {
+			return broken
+		}
 		waiting = nil
 		for _, m := range c.all("") {
 			if m.started() && !m.runs() {

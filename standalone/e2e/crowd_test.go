@@ -172,6 +172,7 @@ func TestOneSocketThatReadsIsEnoughForAConfirmation(t *testing.T) {
 		reading.expectMessage(a, strconv.Itoa(n))
 		sender.expectConfirmation(strconv.Itoa(n))
 	}
+	mute.within(t, patience)
 	for n := range 100 {
 		if f := mute.answer(t); f.Data.Content != strconv.Itoa(n) {
 			t.Fatalf("got %v, want %d", f, n)

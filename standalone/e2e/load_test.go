@@ -153,7 +153,7 @@ func (s *sender) run(ctx, sending context.Context) {
 			return
 		}
 		s.serve(ctx, sending, c)
-		c.cut()
+		c.cutAndTake(s.take)
 	}
 }
 
@@ -255,8 +255,9 @@ func (r *receiver) run(ctx context.Context) {
 		if err != nil {
 			return
 		}
-		r.serve(ctx, c, r.load.ledger.visit(r.user, v))
-		c.cut()
+		connection := r.load.ledger.visit(r.user, v)
+		r.serve(ctx, c, connection)
+		c.cutAndTake(func(f *frame) { r.take(c, connection, f) })
 	}
 }
 
@@ -269,10 +270,10 @@ func (r *receiver) serve(ctx context.Context, c *client, connection int) {
 	}
 	var watching sync.WaitGroup
 	defer watching.Wait()
+	defer cancel() // before the wait: it ends the watch
 	if !r.kind.patient {
 		watching.Go(func() { watch(ctx, c) })
 	}
-	defer c.cut() // before the wait: the watch ends with it
 	fetch := time.NewTicker(fetchEvery)
 	defer fetch.Stop()
 	fetching := false
@@ -296,9 +297,8 @@ func (r *receiver) serve(ctx context.Context, c *client, connection int) {
 			if f.Data.LeftMissingCount == nil || *f.Data.LeftMissingCount > 0 && ask() != nil {
 				return
 			}
-		case f.Type == "DELIVER_FAILED" && fetching && f.Data.Code == "QUEUE_UNAVAILABLE":
-			fetching = false
 		default:
+			fetching = fetching && f.Type != "DELIVER_FAILED"
 			if !r.take(c, connection, f) {
 				return
 			}
@@ -320,11 +320,13 @@ func (r *receiver) take(c *client, connection int, f *frame) bool {
 		r.load.ledger.arrive(r.user, connection, f)
 	case "USER_CONNECTED", "USER_DISCONNECTED":
 		r.load.ledger.heard(event{f.Data.UserID, strings.TrimPrefix(f.Type, "USER_"), f.ID, time.Now()})
-	case "MISSING_MESSAGES_AVAILABLE":
+	case "MISSING_MESSAGES_AVAILABLE", "FETCH_MISSING_MESSAGES_COMPLETE":
 	case "GO_AWAY":
 		return false
 	default:
-		r.load.ledger.problem("%s got %v", r.user, f)
+		if f.Type != "DELIVER_FAILED" || f.Data.Code != "QUEUE_UNAVAILABLE" { // about a fetch, while the log was away
+			r.load.ledger.problem("%s got %v", r.user, f)
+		}
 	}
 	if f.Seq > 0 {
 		return c.write(fmt.Sprintf(`{"type":"MESSAGE_ACK","data":{"upTo":%d}}`, f.Seq)) == nil
@@ -349,6 +351,19 @@ func watch(ctx context.Context, c *client) {
 			_ = c.ws.CloseNow()
 			return
 		}
+	}
+}
+
+// cutAndTake cuts the connection and takes what had come before: the server knows
+// that it has, by the pongs.
+func (c *client) cutAndTake(take func(*frame)) {
+	c.cut()
+	for {
+		f, err := c.receive(0)
+		if err != nil {
+			return
+		}
+		take(f)
 	}
 }
 

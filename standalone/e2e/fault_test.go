@@ -93,6 +93,7 @@ func (f *faults) run(t *testing.T) {
 		f.fault(t, server+" sleeps", func(t *testing.T) { f.breakServers(t, "pause", "resume", 8*time.Second, server) })
 	}
 	f.fault(t, "all servers are killed", func(t *testing.T) { f.breakServers(t, "kill", "start", 3*time.Second, servers...) })
+	f.fault(t, "everything breaks at random", f.chaos)
 }
 
 // fault breaks something while everybody is where they belong.
@@ -297,9 +298,13 @@ func (f *faults) breakServers(t *testing.T, fault, mend string, pause time.Durat
 		t.Skip("breaks servers: set LINKER_NATIVE=1 if deploy/native/services has started them for these tests only")
 	}
 	began := time.Now()
-	native(t, fault, names...)
+	if err := runServices(fault, names...); err != nil {
+		t.Fatal(err)
+	}
 	time.Sleep(pause) // the fault itself
-	native(t, mend, names...)
+	if err := runServices(mend, names...); err != nil {
+		t.Fatal(err)
+	}
 	back := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), readyPatience)
 	defer cancel()
@@ -312,12 +317,9 @@ func (f *faults) breakServers(t *testing.T, fault, mend string, pause time.Durat
 		ready.Round(10*time.Millisecond), flowed.Round(10*time.Millisecond))
 }
 
-func native(t *testing.T, command string, names ...string) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "../../deploy/native/services", append([]string{command}, names...)...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s %v: %v: %s", command, names, err, out)
-	}
+// nativeServices is a command of the script that runs the servers.
+func nativeServices(command string, names ...string) *exec.Cmd {
+	return exec.Command("../../deploy/native/services", append([]string{command}, names...)...)
 }
 
 // checkRest looks at what must be left behind: nothing in mailboxes, nothing dead.

@@ -2,13 +2,17 @@ package kafka_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"github.com/linkerhq/linker/pkg/broker/kafka"
 	"github.com/linkerhq/linker/pkg/embedded"
@@ -34,14 +38,33 @@ func configFor(addr string) kafka.Config {
 	}
 }
 
-// newDomain starts a broker in memory and creates the topics.
+// newDomain creates the topics of a domain that nobody else has: on the brokers
+// named in KAFKA_HOSTS, or else on one in memory.
 func newDomain(t *testing.T) kafka.Config {
 	t.Helper()
-	cfg := configFor(startBroker(t, "", 0).Addr())
+	var cfg kafka.Config
+	if hosts := os.Getenv("KAFKA_HOSTS"); hosts != "" {
+		cfg = configFor("")
+		cfg.Brokers, cfg.Domain = strings.Split(hosts, ","), "t-"+strings.ToLower(rand.Text())
+		t.Cleanup(func() { deleteTopics(t, cfg) })
+	} else {
+		cfg = configFor(startBroker(t, "", 0).Addr())
+	}
 	if err := kafka.EnsureTopics(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	return cfg
+}
+
+func deleteTopics(t *testing.T, cfg kafka.Config) {
+	t.Helper()
+	transport := &kafkago.Transport{}
+	defer transport.CloseIdleConnections()
+	client := kafkago.Client{Addr: kafkago.TCP(cfg.Brokers...), Transport: transport}
+	topics := []string{"in." + cfg.Domain, "dead." + cfg.Domain}
+	if _, err := client.DeleteTopics(context.WithoutCancel(t.Context()), &kafkago.DeleteTopicsRequest{Topics: topics}); err != nil {
+		t.Errorf("delete the topics: %v", err)
+	}
 }
 
 // start runs something until the test ends, or until the returned function is

@@ -1,9 +1,11 @@
 package nats_test
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"log/slog"
+	"os"
 	"strconv"
 	"testing"
 	"time"
@@ -23,6 +25,15 @@ func startServer(t *testing.T, port int) *embedded.NATSServer {
 	}
 	t.Cleanup(server.Close)
 	return server
+}
+
+// serverURL is where the server named in NATS_URL is, or else one of the test's own.
+func serverURL(t *testing.T) string {
+	t.Helper()
+	if url := os.Getenv("NATS_URL"); url != "" {
+		return url
+	}
+	return startServer(t, 0).URL()
 }
 
 func connect(t *testing.T, url string, registry *prometheus.Registry) *nats.Conn {
@@ -59,12 +70,12 @@ func eventually(t *testing.T, what string, ok func() bool) {
 
 func TestMessagesArriveInOrderAndDataMayBeReused(t *testing.T) {
 	t.Parallel()
-	server := startServer(t, 0)
-	from, to := connect(t, server.URL(), prometheus.NewRegistry()), connect(t, server.URL(), prometheus.NewRegistry())
+	url, subject := serverURL(t), "lane."+rand.Text()
+	from, to := connect(t, url, prometheus.NewRegistry()), connect(t, url, prometheus.NewRegistry())
 	const n = 5000
 	var kept [][]byte
 	all := make(chan struct{})
-	_, err := to.Subscribe("lane.domain-01.0", func(data []byte) {
+	_, err := to.Subscribe(subject, func(data []byte) {
 		if kept = append(kept, data); len(kept) == n {
 			close(all)
 		}
@@ -76,7 +87,7 @@ func TestMessagesArriveInOrderAndDataMayBeReused(t *testing.T) {
 	buffer := make([]byte, 4)
 	for i := range n {
 		binary.BigEndian.PutUint32(buffer, uint32(i))
-		if err := from.Publish("lane.domain-01.0", buffer); err != nil {
+		if err := from.Publish(subject, buffer); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -155,14 +166,15 @@ func TestAGroupOf4096MembersFitsAndMoreIsRefused(t *testing.T) {
 
 func TestAHandlerIsNotCalledAfterStop(t *testing.T) {
 	t.Parallel()
-	c := connect(t, startServer(t, 0).URL(), prometheus.NewRegistry())
+	c := connect(t, serverURL(t), prometheus.NewRegistry())
+	subject := rand.Text()
 	calls := 0 // written by the handler, read after Stop: the race detector watches
-	sub, err := c.Subscribe("s", func([]byte) { calls++ })
+	sub, err := c.Subscribe(subject, func([]byte) { calls++ })
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 1000 {
-		if err := c.Publish("s", nil); err != nil {
+		if err := c.Publish(subject, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -171,7 +183,7 @@ func TestAHandlerIsNotCalledAfterStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := calls
-	if err := c.Publish("s", nil); err != nil {
+	if err := c.Publish(subject, nil); err != nil {
 		t.Fatal(err)
 	}
 	flush(t, c)

@@ -30,11 +30,11 @@ func startServer(t *testing.T, port int) *embedded.RedisServer {
 	return server
 }
 
-// open returns a registry against the Redis named in LINKER_TEST_REDIS, or else
+// open returns a registry against the Redis named in REDIS_URL, or else
 // the embedded one. Each test has a domain of its own.
 func open(t *testing.T) *redis.Registry {
 	t.Helper()
-	url := os.Getenv("LINKER_TEST_REDIS")
+	url := os.Getenv("REDIS_URL")
 	if url == "" {
 		url = startServer(t, 0).URL()
 	}

@@ -96,9 +96,11 @@ func (p *Processor) open(deps Deps) error {
 	if p.ops, err = run.NewOps(cfg.HTTP, deps.Metrics, p.log, p.Ready); err != nil {
 		return err
 	}
-	if p.store, err = openMailbox(cfg, p.log); err != nil {
-		return err
+	store, err := openMailbox(cfg, p.log)
+	if err != nil {
+		return err // store is not nil: it holds no adapter
 	}
+	p.store = store
 	p.kafka = kafka.Config{
 		Server: cfg.Kafka, Domain: cfg.Domain, Lanes: cfg.Lanes, Generation: cfg.KafkaGeneration,
 		Log: p.log, Metrics: deps.Metrics,

@@ -192,6 +192,7 @@ func (s *State) finish(it *item, fx *Effects) {
 	if s.owedToOthers(it) {
 		if it.stored && !it.marked {
 			it.marked, it.user.marked = true, true
+			s.touch(it.key())
 			fx.Mark = append(fx.Mark, it.key())
 		}
 		s.release(it)
@@ -201,6 +202,7 @@ func (s *State) finish(it *item, fx *Effects) {
 	case it.stored && !it.deleted:
 		it.deleted, it.leaving = true, fx.round
 		s.metrics.fromMailbox.Inc()
+		s.touch(it.key())
 		s.removed(it.user.id, it.size)
 		fx.Delete = append(fx.Delete, it.key())
 	case it.inLog && !it.stored && !it.storing:

@@ -1,6 +1,7 @@
 package custody
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -67,13 +68,13 @@ func (RowsExpired) event() {}
 // Nothing overtakes what is held: whoever reads a mailbox takes it to be in order.
 func (s *State) admit(it *item, fx *Effects) bool {
 	l := s.cfg.Limits
-	if l.Rows == 0 && l.Bytes == 0 {
-		return true
+	if l.Rows == 0 && l.Bytes == 0 || it.pos.Offset < s.cfg.Epoch {
+		return true // from before this owner's time: it may be stored already, and counted
 	}
 	u := s.usages[it.user.id]
 	if u == nil {
 		if len(s.usages) >= maxUsages {
-			clear(s.usages)
+			maps.DeleteFunc(s.usages, func(_ ident.UserID, u *usage) bool { return !u.asking })
 		}
 		u = &usage{}
 		s.usages[it.user.id] = u
@@ -148,10 +149,26 @@ func (s *State) overflow(it *item, fx *Effects) {
 			Code: wire.CodeMailboxFull, Message: "the mailbox of " + string(it.user.id) + " is full", Reference: it.env.Reference,
 		}, fx)
 	}
+	s.refused(it.user.id, it.env)
 	// The burial settles the record.
 	it.inLog, it.confirm = false, confirmed
 	s.logged -= it.size
 	s.release(it)
+}
+
+// refused lets the sender try again under the same id.
+func (s *State) refused(user ident.UserID, e *envelope.Envelope) {
+	if e.Remember {
+		s.windows.ForgetID(user, e.ID)
+	}
+}
+
+// touch notes, while rows that have expired are being read, that one of them may
+// have got its proof since.
+func (s *State) touch(k mailbox.Key) {
+	if s.expiring {
+		s.touched[k] = true
+	}
 }
 
 // expire looks for rows that have waited too long.
@@ -173,12 +190,13 @@ func (s *State) rowsExpired(e *RowsExpired, fx *Effects) {
 	for i := range e.Rows {
 		row := &e.Rows[i]
 		u := s.users[ident.UserID(row.To)]
-		if u != nil && (u.reads > 0 || u.items[row.Pos] != nil) {
+		key := mailbox.Key{To: row.To, Pos: row.Pos, ID: row.ID}
+		if s.touched[key] || u != nil && (u.reads > 0 || u.items[row.Pos] != nil) {
 			continue
 		}
 		ended++
 		s.removed(ident.UserID(row.To), len(row.Record))
-		fx.Delete = append(fx.Delete, mailbox.Key{To: row.To, Pos: row.Pos, ID: row.ID})
+		fx.Delete = append(fx.Delete, key)
 		if row.Proved {
 			continue
 		}
@@ -194,6 +212,7 @@ func (s *State) rowsExpired(e *RowsExpired, fx *Effects) {
 		}
 		fx.Bury = append(fx.Bury, Burial{Offset: noOffset, User: ident.UserID(row.To), Record: row.Record, Reason: reason})
 	}
+	clear(s.touched)
 	if len(e.Rows) < e.Expiration.Limit || ended == 0 {
 		s.expireAt = s.now.Add(min(max(s.cfg.Limits.Expire/10, expireAtLeast), expireAtMost))
 	}

@@ -1,10 +1,12 @@
 package custody_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/mailbox"
 	"github.com/linkerhq/linker/processor/internal/custody"
 )
@@ -72,6 +74,63 @@ func TestWhatHasWaitedTooLongBecomesADeadLetterAndTheSenderHears(t *testing.T) {
 			`fail A-2 {"type":"DELIVER_FAILED","data":{"code":"EXPIRED","message":"message to A-1 has waited too long","retryable":false},"reference":"ref"}`)
 	b.want("a moment later", b.after(time.Second), "")
 	b.want("a minute later", b.after(time.Minute), "expire before 1699996462")
+}
+
+func TestWhatWasProvedMeanwhileIsNotReportedAsExpired(t *testing.T) {
+	t.Parallel()
+	b := limited(t, custody.Limits{Expire: time.Hour})
+	b.login(7, "A-1", 0)
+	e := msg("A-2", "A-1", 1, false)
+	b.message("A-2", "A-1", 1, false)
+	b.want("spilled, and time to look", b.after(custody.SpillAfter), "frame 7/1 m1; put A-1@2 proved false; expire before 1699996401")
+	b.stored("A-1", 2)
+	b.want("proved", b.prove(7, 1), "delete A-1@2")
+	row := mailbox.Row{To: "A-1", Pos: envelope.Position{Generation: 1, Offset: 2}, ID: e.ID, Record: e.Append(nil)}
+	b.want("the older answer of the store", b.step(&custody.RowsExpired{Expiration: custody.Expiration{Limit: 256}, Rows: []mailbox.Row{row}}), "")
+}
+
+func TestWhatTheMailboxMayHaveAlreadyIsNotRefused(t *testing.T) {
+	t.Parallel()
+	b := limited(t, custody.Limits{Rows: 2})
+	b.state = custody.New(custody.Config{
+		Domain: "d", Generation: 1, Epoch: 9, Next: 1, Network: newWorld(t, 1, custody.Limits{}).net, Limits: custody.Limits{Rows: 2},
+	}, newMetrics(t), b.now)
+	b.offset = 1
+	for n := range uint64(8) {
+		b.want("read again", b.message("A-2", "A-1", n+1, false), fmt.Sprintf("put A-1@%d proved false", n+1))
+	}
+}
+
+func TestWhatWasRefusedMayBeSentAgainUnderTheSameID(t *testing.T) {
+	t.Parallel()
+	b := limited(t, custody.Limits{Rows: 1})
+	e := msg("A-2", "A-1", 1, false)
+	e.Remember, e.ID = true, ident.ClientMessageID("A-2", "A-1", "x")
+	b.record(e)
+	b.want("full", b.step(&custody.UsageRead{User: "A-1", Usage: mailbox.Usage{Rows: 1}}), "bury @1 MAILBOX_FULL; "+full)
+	b.step(&custody.Buried{Burial: custody.Burial{Offset: 1}})
+	if ids := b.state.Change(b.now).IDs; len(ids) != 0 {
+		t.Errorf("%d ids are saved", len(ids))
+	}
+	b.after(20 * time.Second)
+	e.To = []envelope.Recipient{{User: "A-1", N: 2}}
+	b.want("again", b.record(e), "usage A-1")
+	b.want("there is room now", b.step(&custody.UsageRead{User: "A-1"}), "put A-1@2 proved false")
+}
+
+func TestWhatIsHeldIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	b := limited(t, custody.Limits{Rows: 500})
+	const users = 1<<17 + 1 // more than whose counts are kept
+	for i := range users {
+		b.message("A-0", ident.UserID(fmt.Sprintf("A-%d", i+1)), 1, false)
+	}
+	for i := range users {
+		user := ident.UserID(fmt.Sprintf("A-%d", i+1))
+		b.want("counted", b.step(&custody.UsageRead{User: user}), fmt.Sprintf("put %s@%d proved false", user, i+1))
+		b.stored(user, int64(i+1))
+	}
+	b.wantLow(users + 1)
 }
 
 func TestWhatIsUnderWayDoesNotExpire(t *testing.T) {

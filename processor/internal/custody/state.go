@@ -51,10 +51,11 @@ type State struct {
 	held      int                       // bytes of records in memory
 	logged    int                       // bytes of records of which only the log has custody
 	usages    map[ident.UserID]*usage
-	expiring  bool      // the store is being asked for rows that have expired
-	expireAt  time.Time // when it is asked again
-	started   bool      // this owner's epoch record was read
-	assembled bool      // it is certain who is connected
+	touched   map[mailbox.Key]bool // proved since they were asked for
+	expiring  bool                 // the store is being asked for rows that have expired
+	expireAt  time.Time            // when it is asked again
+	started   bool                 // this owner's epoch record was read
+	assembled bool                 // it is certain who is connected
 }
 
 // user is what the lane knows of one user. It is forgotten when nothing is
@@ -201,6 +202,7 @@ func New(cfg Config, metrics *Metrics, now time.Time) *State {
 		dead:     map[ident.Connector]bool{},
 		heard:    map[ident.Connector]bool{},
 		usages:   map[ident.UserID]*usage{},
+		touched:  map[mailbox.Key]bool{},
 		lists:    map[ident.Connector]*list{},
 		departed: map[uint64]time.Time{},
 	}

@@ -227,6 +227,7 @@ func (s *State) offer(it *item, fx *Effects) {
 // and gives it to the dead letters.
 func (s *State) refuse(offset int64, e *envelope.Envelope, to envelope.Recipient, code wire.Code, fx *Effects) {
 	s.metrics.taken.Inc()
+	s.refused(to.User, e)
 	one := *e
 	one.To = []envelope.Recipient{to}
 	fx.Bury = append(fx.Bury, Burial{Offset: offset, User: to.User, Record: one.Append(nil), Reason: string(code)})

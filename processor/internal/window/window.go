@@ -54,6 +54,7 @@ type taken struct {
 	key    mailbox.WindowKey
 	n      uint64
 	id     ident.MessageID
+	void   bool // forgotten again
 }
 
 // New returns windows as they were saved. Ids are remembered for at least
@@ -111,11 +112,28 @@ func (w *Windows) TakeID(user ident.UserID, id ident.MessageID, offset int64, no
 	return false
 }
 
+// ForgetID forgets an id that was taken at an offset that is not settled yet: its
+// message was refused, and may be sent again under it.
+func (w *Windows) ForgetID(user ident.UserID, id ident.MessageID) {
+	for _, ids := range w.ids {
+		delete(ids, idKey{user, id})
+	}
+	for i := len(w.taken) - 1; i >= 0; i-- {
+		if t := &w.taken[i]; t.n == 0 && t.id == id && t.key.User == user {
+			t.void = true
+			return
+		}
+	}
+}
+
 // Settle moves the settled view up to, not including, offset low.
 func (w *Windows) Settle(low int64, now time.Time) {
 	done := 0
 	for ; done < len(w.taken) && w.taken[done].offset < low; done++ {
 		t := &w.taken[done]
+		if t.n == 0 && t.void {
+			continue
+		}
 		if t.n == 0 {
 			w.newIDs = append(w.newIDs, mailbox.RememberedID{User: t.key.User, ID: t.id})
 			continue

@@ -49,7 +49,7 @@ func (c *Connector) assemble(metrics prometheus.Registerer) (p *parts, err error
 	if p.producer, err = kafka.NewProducer(c.kafka(metrics)); err != nil {
 		return p, err
 	}
-	if p.feed, err = feed.New(feed.Config{URL: cfg.MetaURL, Token: cfg.MetaToken, Cache: cfg.MetaCache, Log: log, Metrics: metrics}); err != nil {
+	if p.feed, err = feed.New(feed.Config{Domain: cfg.Domain, URL: cfg.MetaURL, Token: cfg.MetaToken, Cache: cfg.MetaCache, Log: log, Metrics: metrics}); err != nil {
 		return p, err
 	}
 	if p.redis, err = redis.Open(redis.Config{Server: cfg.Redis, Domain: cfg.Domain, Log: log}); err != nil {
@@ -124,6 +124,8 @@ func (p *parts) ready() error {
 	switch {
 	case p.feed.Current() == nil:
 		return errors.New("the network is not known yet")
+	case !p.feed.Describes():
+		return errors.New("the network has no domain of our name")
 	case !p.topics.Load():
 		return errors.New("the topics of the log are not there yet")
 	case !p.nats.Connected():

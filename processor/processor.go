@@ -114,7 +114,7 @@ func (p *Processor) open(deps Deps) error {
 	if p.registry, err = redis.Open(redis.Config{Server: cfg.Redis, Domain: cfg.Domain, Log: p.log}); err != nil {
 		return err
 	}
-	if p.feed, err = feed.New(feed.Config{URL: cfg.MetaURL, Token: cfg.MetaToken, Cache: cfg.MetaCache, Log: p.log, Metrics: deps.Metrics}); err != nil {
+	if p.feed, err = feed.New(feed.Config{Domain: cfg.Domain, URL: cfg.MetaURL, Token: cfg.MetaToken, Cache: cfg.MetaCache, Log: p.log, Metrics: deps.Metrics}); err != nil {
 		return err
 	}
 	if p.roll, err = roll.New(p.registry, p.log, deps.Metrics); err != nil {
@@ -171,6 +171,8 @@ func (p *Processor) Ready() error {
 	switch {
 	case p.feed.Current() == nil:
 		return errors.New("the description of the network has not come yet")
+	case !p.feed.Describes():
+		return fmt.Errorf("the network has no domain %s", p.cfg.Domain)
 	case !p.plane.Connected():
 		return errors.New("no connection to NATS")
 	case p.group.Load() == nil || !p.group.Load().Member():
@@ -228,7 +230,7 @@ func (p *Processor) serveLanes(ctx context.Context) error {
 	}
 	deps := lane.Deps{
 		Domain: p.cfg.Domain, Lanes: p.cfg.Lanes, Generation: p.cfg.KafkaGeneration, BacklogBytes: backlog,
-		Limits: custody.Limits{Rows: p.cfg.QuotaRows, Bytes: p.cfg.QuotaBytes, Expire: p.cfg.ExpireAfter}, Poison: lane.NewPoison(),
+		Limits: custody.Limits{Rows: p.cfg.QuotaRows, Bytes: p.cfg.QuotaBytes, Expire: p.cfg.ExpireAfter}, Poison: lane.NewPoison(), Complaints: new(lane.Complaints),
 		Producer: p.producer, Plane: p.plane, Store: p.store, Connectors: p.roll, Network: p.feed, Metrics: p.lanes, Log: p.log,
 	}
 	group, err := kafka.NewGroup(p.kafka, func(ctx context.Context, l *kafka.Lane) error {

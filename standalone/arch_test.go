@@ -40,8 +40,9 @@ func vocabulary() map[string][]string {
 // may import: imports go one way.
 func inside() map[string][]string {
 	return map[string][]string{
-		"pkg/broker/kafka":      {"pkg/ident", "pkg/certs"},
-		"pkg/broker/nats":       {"pkg/certs"},
+		"pkg/seldom":            nil,
+		"pkg/broker/kafka":      {"pkg/ident", "pkg/certs", "pkg/seldom"},
+		"pkg/broker/nats":       {"pkg/certs", "pkg/seldom"},
 		"pkg/presence/redis":    {"pkg/presence", "pkg/ident", "pkg/certs"},
 		"pkg/certs":             nil,
 		"pkg/certs/certtest":    nil,

@@ -14,7 +14,7 @@ import (
 
 // chaosTime is how long everything breaks at random unless LINKER_TEST_CHAOS says
 // otherwise.
-const chaosTime = 40 * time.Second
+const chaosTime = 30 * time.Second
 
 // chaos breaks everything at random, several things at once, and waits until all
 // is mended and everything flows. LINKER_TEST_SEED repeats the choices of another

@@ -92,6 +92,8 @@ func (f *faults) run(t *testing.T) {
 		f.fault(t, server+" is killed", func(t *testing.T) { f.breakServers(t, "kill", "start", 3*time.Second, server) })
 		f.fault(t, server+" sleeps", func(t *testing.T) { f.breakServers(t, "pause", "resume", 8*time.Second, server) })
 	}
+	f.fault(t, "a processor is killed while the mailboxes are away", func(t *testing.T) { f.killWhileAway(t, "mongodb", processor) })
+	f.fault(t, "a connector is killed while Redis is away", func(t *testing.T) { f.killWhileAway(t, "redis", connector) })
 	f.fault(t, "all servers are killed", func(t *testing.T) { f.breakServers(t, "kill", "start", 3*time.Second, servers...) })
 	f.fault(t, "everything breaks at random", f.chaos)
 }
@@ -295,7 +297,7 @@ func (f *faults) emptyRedis(t *testing.T) {
 // flows.
 func (f *faults) breakServers(t *testing.T, fault, mend string, pause time.Duration, names ...string) {
 	if os.Getenv("LINKER_NATIVE") == "" {
-		t.Skip("breaks servers: set LINKER_NATIVE=1 if deploy/native/services has started them for these tests only")
+		t.Skip(noNative)
 	}
 	began := time.Now()
 	if err := runServices(fault, names...); err != nil {
@@ -316,6 +318,34 @@ func (f *faults) breakServers(t *testing.T, fault, mend string, pause time.Durat
 	t.Logf("it was away for %v; everybody is ready %v after its return, messages flow after %v", back.Sub(began).Round(10*time.Millisecond),
 		ready.Round(10*time.Millisecond), flowed.Round(10*time.Millisecond))
 }
+
+// killWhileAway kills a process while a server is away, and brings first the
+// process back and then the server.
+func (f *faults) killWhileAway(t *testing.T, server string, m *member) {
+	if os.Getenv("LINKER_NATIVE") == "" {
+		t.Skip(noNative)
+	}
+	if err := runServices("kill", server); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(4 * time.Second) // until much depends on what the process has in memory
+	if err := m.kill(); err != nil {
+		t.Error(err)
+	}
+	time.Sleep(2 * time.Second) // the fault itself
+	if err := m.start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := runServices("start", server); err != nil {
+		t.Fatal(err)
+	}
+	back := time.Now()
+	flowed := f.load.flows(t, back, readyPatience)
+	t.Logf("messages flow %v after the server's return", flowed.Round(10*time.Millisecond))
+}
+
+// noNative is why servers are not broken.
+const noNative = "breaks servers: set LINKER_NATIVE=1 if deploy/native/services has started them for these tests only"
 
 // nativeServices is a command of the script that runs the servers.
 func nativeServices(command string, names ...string) *exec.Cmd {

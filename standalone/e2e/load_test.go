@@ -18,7 +18,7 @@ import (
 const (
 	loadApp       = "LOAD"
 	loadSenders   = 6
-	loadEvery     = 50 * time.Millisecond // of each sender
+	loadEvery     = 25 * time.Millisecond // of each sender
 	bystanders    = 4                     // at each connector
 	loginLimit    = 3 * time.Second
 	silenceLimit  = 5 * time.Second // after which an impatient client tries another connector
@@ -29,9 +29,9 @@ const (
 
 // kind is how a receiver takes its messages.
 type kind struct {
-	name     string
 	features []string
 	restless bool // goes and comes again by itself
+	seldom   bool // is away for most of the time
 	patient  bool // never gives a connection up
 }
 
@@ -44,6 +44,7 @@ type load struct {
 	steady  []string // receivers who stay connected as long as they can
 
 	spreads     atomic.Int64 // rises when everybody is to go where they belong
+	ending      atomic.Bool  // everybody stays, to get the rest
 	stopSending func()
 	stop        func()
 	sending     sync.WaitGroup
@@ -69,26 +70,28 @@ func startLoad(t *testing.T, c *cluster) *load {
 	})
 	var receivers []string
 	for i, k := range []kind{
-		{"raw", nil, false, false},
-		{"raw, patient", nil, false, true},
-		{"raw, restless", nil, true, false},
-		{"ack", []string{"ack"}, false, false},
-		{"ack, patient", []string{"ack"}, false, true},
-		{"ack, restless", []string{"ack"}, true, false},
-		{"push", []string{"push"}, false, false},
-		{"push, patient", []string{"push"}, false, true},
-		{"push, restless", []string{"push"}, true, false},
-		{"push and ack", []string{"push", "ack"}, false, false},
+		{},
+		{patient: true},
+		{restless: true},
+		{seldom: true},
+		{features: []string{"ack"}},
+		{features: []string{"ack"}, patient: true},
+		{features: []string{"ack"}, restless: true},
+		{features: []string{"push"}},
+		{features: []string{"push"}, patient: true},
+		{features: []string{"push"}, restless: true},
+		{features: []string{"push"}, seldom: true},
+		{features: []string{"push", "ack"}},
 	} {
 		r := &receiver{load: l, kind: k, user: fmt.Sprintf("%s-%d", loadApp, 200+i), place: i / 2}
 		receivers = append(receivers, r.user)
 		l.ledger.pushed[r.user] = slices.Contains(k.features, "push")
-		if !k.restless {
+		if !k.restless && !k.seldom {
 			l.steady = append(l.steady, r.user)
 		}
 		l.running.Go(func() { r.run(ctx) })
 	}
-	m := &receiver{load: l, kind: kind{"master", []string{"push"}, false, false}, user: masterOf(loadApp)}
+	m := &receiver{load: l, kind: kind{features: []string{"push"}}, user: masterOf(loadApp)}
 	l.running.Go(func() { m.run(ctx) })
 	for i := range loadSenders {
 		s := &sender{load: l, user: fmt.Sprintf("%s-%d", loadApp, 100+i), place: i / 2, receivers: receivers, insists: i%2 == 0}
@@ -258,13 +261,19 @@ func (r *receiver) run(ctx context.Context) {
 		connection := r.load.ledger.visit(r.user, v)
 		r.serve(ctx, c, connection)
 		c.cutAndTake(func(f *frame) { r.take(c, connection, f) })
+		if r.kind.seldom && !r.load.ending.Load() {
+			select {
+			case <-time.After(4*time.Second + rand.N(8*time.Second)):
+			case <-ctx.Done():
+			}
+		}
 	}
 }
 
 func (r *receiver) serve(ctx context.Context, c *client, connection int) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if r.kind.restless {
+	if (r.kind.restless || r.kind.seldom) && !r.load.ending.Load() {
 		ctx, cancel = context.WithTimeout(ctx, 2*time.Second+rand.N(4*time.Second))
 		defer cancel()
 	}
@@ -407,6 +416,7 @@ func (l *load) first(t *testing.T, since time.Time, limit time.Duration) []time.
 func (l *load) finish(t *testing.T) {
 	t.Helper()
 	l.stopSending()
+	l.ending.Store(true)
 	const limit = time.Minute
 	began := time.Now()
 	for {

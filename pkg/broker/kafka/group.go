@@ -12,6 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
+
+	"github.com/linkerhq/linker/pkg/seldom"
 )
 
 const (
@@ -42,7 +44,7 @@ type Group struct {
 	client  *client
 	metrics *groupMetrics
 	log     *slog.Logger
-	lines   seldom
+	lines   seldom.Line
 
 	member atomic.Bool // of a generation, with lanes or without
 }
@@ -75,7 +77,7 @@ func NewGroup(cfg Config, own func(ctx context.Context, lane *Lane) error) (*Gro
 // the group and returns nil. Brokers that are away are waited for.
 func (g *Group) Run(ctx context.Context) error {
 	defer g.client.close()
-	var lines seldom
+	var lines seldom.Line
 	for attempt := 0; ; attempt++ {
 		joined := time.Now()
 		err := g.join(ctx)
@@ -86,7 +88,7 @@ func (g *Group) Run(ctx context.Context) error {
 			attempt = 0
 		}
 		g.metrics.left.Inc()
-		if !errors.Is(err, errNotJoined) || lines.pass() {
+		if !errors.Is(err, errNotJoined) || lines.Due() {
 			g.log.Error("not in the group, joining again", "group", g.cfg.group(), "error", g.client.server.explain(err))
 		}
 		if pause(ctx, attempt+2, maxBackoff) != nil {
@@ -140,7 +142,7 @@ func (g *Group) join(ctx context.Context) error {
 
 // follow hands each generation to start, until ctx ends.
 func (g *Group) follow(ctx context.Context, group *kafka.ConsumerGroup, start func(*kafka.Generation)) {
-	var lines seldom
+	var lines seldom.Line
 	for {
 		gen, err := group.Next(ctx)
 		if ctx.Err() != nil {
@@ -149,7 +151,7 @@ func (g *Group) follow(ctx context.Context, group *kafka.ConsumerGroup, start fu
 		if err != nil { // the library waits between its attempts
 			g.member.Store(false)
 			g.metrics.joinFailures.Inc()
-			if lines.pass() {
+			if lines.Due() {
 				g.log.Warn("joining the group", "group", g.cfg.group(), "error", g.client.server.explain(err))
 			}
 			continue

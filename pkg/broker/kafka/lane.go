@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+
+	"github.com/linkerhq/linker/pkg/seldom"
 )
 
 const (
@@ -35,7 +37,7 @@ type Lane struct {
 	membership *membership
 	metrics    *groupMetrics
 	log        *slog.Logger
-	lines      *seldom // shared by the lanes of a group
+	lines      *seldom.Line // shared by the lanes of a group
 
 	committed atomic.Int64
 }
@@ -125,7 +127,7 @@ func (l *Lane) Read(ctx context.Context, from int64, handle func([]Record) error
 			return ctx.Err()
 		}
 		attempt++
-		if l.lines.pass() {
+		if l.lines.Due() {
 			l.log.Warn("reading again", "lane", l.number, "offset", from, "attempt", attempt, "error", l.client.server.explain(err))
 		}
 	}

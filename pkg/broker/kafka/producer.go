@@ -14,6 +14,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
+
+	"github.com/linkerhq/linker/pkg/seldom"
 )
 
 const (
@@ -45,7 +47,7 @@ type Producer struct {
 	queues    []*queue
 
 	waiting atomic.Int64 // bytes queued or under way in all lanes
-	lines   seldom
+	lines   seldom.Line
 
 	mu     sync.Mutex
 	probed error // guarded by mu: what the last look at the lanes' leaders said
@@ -255,7 +257,7 @@ func (p *Producer) append(ctx context.Context, q *queue, batch []record) bool {
 		if pause(ctx, attempt, maxBackoff) != nil {
 			return false
 		}
-		if p.lines.pass() {
+		if p.lines.Due() {
 			p.log.Warn("appending again", "lane", q.lane, "records", len(batch), "attempt", attempt+1, "error", p.client.server.explain(err))
 		}
 	}

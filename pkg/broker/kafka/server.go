@@ -7,9 +7,7 @@ import (
 	"io"
 	"net"
 	"slices"
-	"sync"
 	"syscall"
-	"time"
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/sasl"
@@ -41,10 +39,6 @@ const (
 	saslSHA256 = "scram-sha-256"
 	saslSHA512 = "scram-sha-512"
 )
-
-// refusedEvery is how often, at most, a line says that brokers refuse us or
-// cannot be reached.
-const refusedEvery = 5 * time.Second
 
 // Validate reports all mistakes together, those in the files as well. It
 // connects to nobody.
@@ -158,21 +152,4 @@ func (s Server) suspicion() string {
 		login = "refuses the user or the password"
 	}
 	return port + ", or it " + login
-}
-
-// seldom lets a line pass that was not logged for a while: what concerns a broker
-// would otherwise be said for each lane.
-type seldom struct {
-	mu   sync.Mutex
-	last time.Time // guarded by mu
-}
-
-func (s *seldom) pass() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.last.IsZero() && time.Since(s.last) < refusedEvery {
-		return false
-	}
-	s.last = time.Now()
-	return true
 }

@@ -95,8 +95,12 @@ func (f *finding) mistakes() error {
 
 // lookAt checks a topic that should have so many partitions.
 func (f *finding) lookAt(topic string, partitions int, seen layout, s settings) {
-	if seen.partitions != partitions {
-		f.refused = append(f.refused, fmt.Sprintf("%s has %d partitions, expected are %d: the number of lanes can never change", topic, seen.partitions, partitions))
+	switch {
+	case seen.partitions == partitions:
+	case topic == f.cfg.topic():
+		f.refused = append(f.refused, fmt.Sprintf("%s has %d partitions, but lanes is %d: set lanes to %d, it can never change for a topic", topic, seen.partitions, partitions, seen.partitions))
+	default:
+		f.refused = append(f.refused, fmt.Sprintf("%s has %d partitions, expected is %d: take what is in it and delete it, it is made anew", topic, seen.partitions, partitions))
 	}
 	if have, told := s.number(maxMessage); told && have < int64(f.cfg.maxMessageBytes()) {
 		f.refuse(topic, maxMessage, s[maxMessage], "a request of ours can be larger", strconv.Itoa(f.cfg.maxMessageBytes()))

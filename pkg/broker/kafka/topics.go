@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	"github.com/segmentio/kafka-go"
+
+	"github.com/linkerhq/linker/pkg/seldom"
 )
 
 const (
@@ -72,7 +74,7 @@ func untilDone(ctx context.Context, cfg Config, try func(context.Context, *clien
 	if err := cfg.validate(); err != nil {
 		return err
 	}
-	var lines seldom
+	var lines seldom.Line
 	for attempt := 0; ; attempt++ {
 		c, err := newClient(cfg)
 		if err == nil {
@@ -82,7 +84,7 @@ func untilDone(ctx context.Context, cfg Config, try func(context.Context, *clien
 		if err == nil || errors.Is(err, ErrTopicMismatch) {
 			return err
 		}
-		if ctx.Err() == nil && lines.pass() {
+		if ctx.Err() == nil && lines.Due() {
 			cfg.Log.Warn("topics are not ready", "topic", cfg.topic(), "attempt", attempt+1, "error", cfg.explain(err))
 		}
 		if pause(ctx, attempt, maxBackoff) != nil {

@@ -19,6 +19,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/linkerhq/linker/pkg/seldom"
 )
 
 // The errors that callers decide on.
@@ -76,7 +78,7 @@ type Conn struct {
 	trying  atomic.Pointer[nats.Conn] // the same as conn, for callbacks that may come before Connect returns
 	closing atomic.Bool               // Close was called
 
-	unreached, troubled seldom // what is logged when there is no connection, and when the server complains
+	unreached, troubled seldom.Line // what is logged when there is no connection, and when the server complains
 
 	reconnects, failures prometheus.Counter // static
 }
@@ -154,7 +156,7 @@ func (c *Conn) delay(int) time.Duration {
 }
 
 func (c *Conn) notReached(err error) {
-	if err != nil && c.unreached.pass() {
+	if err != nil && c.unreached.Due() {
 		c.log.Warn("live plane not reached", "error", explain(err))
 	}
 }
@@ -269,7 +271,7 @@ func (s *Subscription) Stop() error {
 
 func (c *Conn) connected(conn *nats.Conn) {
 	c.reconnects.Inc()
-	c.log.Info("live plane connected", "server", conn.ConnectedUrlRedacted())
+	c.log.Info("live plane connected", "server", conn.ConnectedAddr())
 	if most := conn.MaxPayload(); most < leastPayload {
 		c.log.Warn("the live plane takes small messages only: set max_payload of the server", "max_payload", most, "expected", leastPayload)
 	}
@@ -283,7 +285,7 @@ func (c *Conn) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 		c.log.Warn("live plane", "subject", sub.Subject, "error", err)
 	case refuses(err):
 		c.notReached(err)
-	case c.troubled.pass():
+	case c.troubled.Due():
 		c.log.Warn("live plane", "error", explain(err))
 	}
 }

@@ -8,8 +8,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -23,9 +21,6 @@ type Server struct {
 	CAFile          string // certificates to trust instead of the system's; implies TLS
 	CredentialsFile string // a .creds file with a user's token and key
 }
-
-// seldomEvery is how often, at most, a line says why there is no connection.
-const seldomEvery = 5 * time.Second
 
 // Validate reports all mistakes together, those in the files as well. It
 // connects to nobody.
@@ -123,20 +118,4 @@ func refuses(err error) bool {
 		}
 	}
 	return false
-}
-
-// seldom lets a line pass that was not logged for a while.
-type seldom struct {
-	mu   sync.Mutex
-	last time.Time // guarded by mu
-}
-
-func (s *seldom) pass() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.last.IsZero() && time.Since(s.last) < seldomEvery {
-		return false
-	}
-	s.last = time.Now()
-	return true
 }

@@ -37,6 +37,9 @@ const (
 
 // Config says where snapshots come from.
 type Config struct {
+	// Domain is the one that the process is of: a network without it is worth a
+	// warning.
+	Domain string
 	// URL is the base of the meta server, such as http://127.0.0.1:9000.
 	URL string
 	// Token is what the meta server wants to see of services.
@@ -58,6 +61,7 @@ type Config struct {
 // server says now is what its operators want. So whoever follows the feed takes
 // what is current and does not compare versions.
 type Feed struct {
+	domain   string
 	endpoint string
 	token    string
 	cache    string
@@ -89,6 +93,7 @@ func New(cfg Config) (*Feed, error) {
 	f := &Feed{
 		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "linker_feed_failures_total", Help: "Requests for the description of the network that were in vain."}),
 		version:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "linker_feed_version_milliseconds", Help: "Version of the description of the network that is in force."}),
+		domain:   cfg.Domain,
 		endpoint: base.JoinPath("snapshot").String(),
 		token:    cfg.Token,
 		cache:    cfg.Cache,
@@ -113,6 +118,16 @@ func (f *Feed) Current() *topology.Snapshot {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.current
+}
+
+// Describes says whether the newest snapshot knows the domain of this process.
+func (f *Feed) Describes() bool {
+	s := f.Current()
+	if s == nil {
+		return false
+	}
+	_, known := s.Domain(f.domain)
+	return known
 }
 
 // Subscribe returns a channel that receives whenever Current has changed since the
@@ -203,6 +218,9 @@ func (f *Feed) take(a *answer) {
 func (f *Feed) publish(s *topology.Snapshot) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if _, known := s.Domain(f.domain); !known {
+		f.log.Warn("the network has no domain of this name: is it written as in the file of the meta server?", "domain", f.domain)
+	}
 	f.current = s
 	f.version.Set(float64(s.Version))
 	for ch := range f.subscribers {

@@ -24,6 +24,7 @@ import (
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/mailbox"
+	"github.com/linkerhq/linker/pkg/seldom"
 	"github.com/linkerhq/linker/pkg/topology"
 	"github.com/linkerhq/linker/processor/internal/custody"
 )
@@ -81,9 +82,14 @@ type Deps struct {
 	Network      Network
 	Limits       custody.Limits
 	Poison       *Poison
+	Complaints   *Complaints
 	Metrics      *Metrics
 	Log          *slog.Logger
 }
+
+// Complaints are what the lanes of a process say together, now and then: the store
+// is the same for all of them.
+type Complaints struct{ taking, storing seldom.Line }
 
 // Driver runs one lane for as long as this process owns it.
 type Driver struct {
@@ -239,7 +245,9 @@ func (d *Driver) await(ctx context.Context, what string, run func() error) error
 		case !d.lane.Healthy():
 			return fmt.Errorf("%s: %w: %w", what, errNotOwner, err)
 		}
-		d.log.Warn("the lane cannot be taken yet; trying again", "what", what, "error", err)
+		if d.Complaints.taking.Due() {
+			d.log.Warn("the mailbox does not answer: lanes cannot be taken yet", "what", what, "error", err)
+		}
 		select {
 		case <-time.After(rand.N(retryAtMost)):
 		case <-ctx.Done():

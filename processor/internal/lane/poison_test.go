@@ -61,7 +61,7 @@ func TestARecordThatMakesTheLanePanicBecomesADeadLetterAndTheNextIsServed(t *tes
 	var net network
 	deps := lane.Deps{
 		Domain: "d", Lanes: 1, Generation: 1, Producer: producer, Plane: plane, Store: store, Connectors: nobody{},
-		Network: &net, Poison: lane.NewPoison(), Metrics: metrics, Log: log,
+		Network: &net, Poison: lane.NewPoison(), Complaints: new(lane.Complaints), Metrics: metrics, Log: log,
 	}
 	group, err := kafka.NewGroup(cfg, func(ctx context.Context, l *kafka.Lane) error { return lane.NewDriver(deps, l).Run(ctx) })
 	must(t, err)

@@ -53,6 +53,7 @@ type storeQueue struct {
 	lane     *kafka.Lane
 	producer *kafka.Producer
 	metrics  *Metrics
+	says     *Complaints
 	log      *slog.Logger
 	inbox    *inbox
 
@@ -67,7 +68,7 @@ type storeQueue struct {
 
 func newStoreQueue(deps Deps, lane *kafka.Lane, log *slog.Logger, in *inbox) *storeQueue {
 	return &storeQueue{
-		store: deps.Store, lane: lane, producer: deps.Producer, metrics: deps.Metrics, log: log, inbox: in, wake: make(chan struct{}, 1),
+		store: deps.Store, lane: lane, producer: deps.Producer, metrics: deps.Metrics, says: deps.Complaints, log: log, inbox: in, wake: make(chan struct{}, 1),
 	}
 }
 
@@ -220,7 +221,9 @@ func (q *storeQueue) repeat(ctx context.Context, what string, run func(context.C
 			return false
 		}
 		q.metrics.storeFailed.Inc()
-		q.log.Warn("the store has not done it; trying again", "what", what, "error", err)
+		if q.says.storing.Due() {
+			q.log.Warn("the mailbox has not done it; trying again", "what", what, "error", err)
+		}
 		select {
 		case <-time.After(rand.N(pause) + 1):
 		case <-ctx.Done():

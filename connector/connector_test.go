@@ -424,7 +424,7 @@ func TestAConnectorThatWasDeclaredDeadBeginsANewLife(t *testing.T) {
 		if err := registry.Release(t.Context(), first); err != nil {
 			t.Fatal(err)
 		}
-		buried, err := registry.Bury(t.Context(), first)
+		buried, _, err := registry.Bury(t.Context(), first)
 		return err == nil && buried // it may have renewed its lease in between
 	})
 	user.want(`{"type":"GO_AWAY","data":{"reason":"shutting_down"`)
@@ -463,7 +463,7 @@ func TestTwoProcessesOfOneNameDoNotRunTogether(t *testing.T) {
 
 func TestATakenPortIsNamed(t *testing.T) {
 	t.Parallel()
-	cfg := connector.Config{Domain: "d", Kafka: kafka.Server{Brokers: []string{"x"}}, NATS: nats.Server{URL: "x"}, Redis: redis.Server{URL: "x"}, MetaURL: "x", Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Link: "127.0.0.1:0"}
+	cfg := connector.Config{Domain: "d", Kafka: kafka.Server{Brokers: []string{"127.0.0.1:1"}}, NATS: nats.Server{URL: "nats://127.0.0.1:1"}, Redis: redis.Server{URL: "redis://127.0.0.1:1"}, MetaURL: "http://127.0.0.1:1", Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", Link: "127.0.0.1:0"}
 	deps := connector.Deps{Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()}
 	first, err := connector.New(cfg, deps)
 	if err != nil {
@@ -488,7 +488,7 @@ func TestAllMistakesOfAConfigurationAreReported(t *testing.T) {
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, part := range []string{"domain:", "name:", "lanes:", "kafka brokers:", "NATS URL:", "Redis URL:", "meta server URL:", "frame limit:", "allowed origin:", "drain time:"} {
+	for _, part := range []string{"domain:", "name:", "lanes:", "no broker address", "URL of NATS", "URL of Redis", "meta server URL:", "frame limit:", "allowed origin:", "drain time:"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%q is not in %v", part, err)
 		}

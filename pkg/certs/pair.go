@@ -99,9 +99,12 @@ func (p *Pair) lookLocked(now time.Time) {
 	if seen := p.stamp(); seen != p.seen {
 		p.seen = seen
 		cert, err := load(p.certFile, p.keyFile)
-		if err != nil {
+		switch {
+		case err != nil:
 			p.log.Error("the new certificate cannot be used, the old one stays", "error", err)
-		} else {
+		case now.After(cert.Leaf.NotAfter) && now.Before(p.current.Load().Leaf.NotAfter):
+			p.log.Error("the new certificate has expired, the old one stays", "expired", cert.Leaf.NotAfter)
+		default:
 			p.current.Store(cert)
 			p.warned = time.Time{}
 			p.log.Info("certificate replaced", "file", p.certFile, "expires", cert.Leaf.NotAfter)

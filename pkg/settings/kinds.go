@@ -131,8 +131,11 @@ func (k Key) url(expected string, many bool, schemes ...string) Key {
 			parts = strings.Split(text, ",")
 		}
 		return !slices.ContainsFunc(parts, func(part string) bool {
-			u, err := url.Parse(strings.TrimSpace(part))
-			return err != nil || u.Host == "" || !slices.Contains(schemes, u.Scheme)
+			if many {
+				part = strings.TrimLeft(part, " ")
+			}
+			u, err := url.Parse(part)
+			return err != nil || u.Hostname() == "" || u.Port() != "" && !isPort(u.Port(), false) || !slices.Contains(schemes, u.Scheme) || strings.ContainsAny(u.Host, " ")
 		})
 	}
 	return k
@@ -158,7 +161,7 @@ func (k Key) origins() Key {
 	k.expected = "HOST, HOST:PORT or patterns of them"
 	k.valid = func(text string) bool {
 		_, err := path.Match(text, "")
-		return err == nil
+		return err == nil && !strings.Contains(text, "/")
 	}
 	return k
 }
@@ -170,6 +173,15 @@ func (k Key) pairs() Key {
 		domain, endpoint, found := strings.Cut(text, "=")
 		u, err := url.Parse(endpoint)
 		return found && ident.IsDomainName(domain) && err == nil && u.Host != "" && (u.Scheme == "ws" || u.Scheme == "wss")
+	}
+	return k
+}
+
+// token accepts what fits into a header of HTTP.
+func (k Key) token() Key {
+	k.expected = "printable characters without blanks"
+	k.valid = func(text string) bool {
+		return !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' })
 	}
 	return k
 }

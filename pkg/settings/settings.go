@@ -132,7 +132,12 @@ type finding struct {
 	value any    // as the kind says: string, bool, int64, time.Duration, []string
 }
 
-func (f finding) given() bool { return f.value != nil && f.value != "" }
+func (f finding) given() bool {
+	if list, is := f.value.([]string); is {
+		return len(list) > 0
+	}
+	return f.value != nil && f.value != ""
+}
 
 func (r *reader) wrong(format string, args ...any) {
 	r.mistakes = append(r.mistakes, fmt.Errorf(format, args...))
@@ -185,6 +190,10 @@ func (r *reader) lay(file, variables, flags map[string]finding) *Values {
 		}
 	}
 	for _, k := range r.program.Keys {
+		if found[k.Name].value == "" && k.Default != "" { // taken away: the default is left
+			value, _ := k.parse(k.Default)
+			layers.Set(k.Name, value)
+		}
 		is := found[k.Name].given() || slices.Contains(r.refused, k.Name)
 		if k.Required && !is {
 			r.wrong("%s is missing: set --%s or %s", k.Name, k.Name, k.Environment())

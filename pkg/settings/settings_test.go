@@ -127,13 +127,19 @@ func TestAFlagThatIsEmptyTakesAValueAway(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "domain is missing") {
 		t.Errorf("a domain that was taken away: %v", err)
 	}
+	_, err = settings.Read(settings.Processor(), []string{"--kafka-hosts="}, needed())
+	if err == nil || !strings.Contains(err.Error(), "kafka-hosts is missing") {
+		t.Errorf("hosts that were taken away: %v", err)
+	}
+	v, err = settings.Read(settings.Processor(), []string{"--log-level="}, append(needed(), "LINKER_LOG_LEVEL=debug"))
+	if err != nil || v.Text("log-level") != "info" {
+		t.Errorf("a level that was taken away: %v, %v", v, err)
+	}
 }
 
 func TestASecretCanComeFromAFile(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]string{
-		"s3cr3t": "s3cr3t", "s3cr3t\n": "s3cr3t", "s3cr3t\r\n": "s3cr3t", " two\nlines\n\n": " two\nlines\n",
-	} {
+	for text, want := range map[string]string{"s3cr3t": "s3cr3t", "s3cr3t\n": "s3cr3t", "s3cr3t\r\n": "s3cr3t", "two\nlines": "", "s3cr3t\n\n": ""} {
 		path := write(t, "token", text)
 		yaml := write(t, "settings.yaml", "meta-token-file: "+path)
 		environ := slices.DeleteFunc(needed(), func(v string) bool { return strings.HasPrefix(v, "LINKER_META_TOKEN") })
@@ -143,6 +149,12 @@ func TestASecretCanComeFromAFile(t *testing.T) {
 			{[]string{"--config", yaml}, environ},
 		} {
 			v, err := settings.Read(settings.Processor(), c.args, c.environ)
+			if want == "" {
+				if err == nil || !strings.Contains(err.Error(), "printable characters") || strings.Contains(err.Error(), "s3cr3t") {
+					t.Errorf("%q: got %v", text, err)
+				}
+				continue
+			}
 			if err != nil {
 				t.Errorf("%q: %v", text, err)
 				continue

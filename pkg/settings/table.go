@@ -72,7 +72,7 @@ takes effect within two seconds.`,
 		Keys: slices.Concat([]Key{
 			listen(":9000", "the network, health and metrics"),
 			{Name: "file", Group: "The network", Kind: Text, Default: "network.yaml", Value: "FILE", Meaning: "the YAML file of the network; it must exist"},
-			{Name: "token", Group: "The network", Kind: Text, Required: true, Secret: true, Value: "TOKEN", Meaning: "what services must show; the meta-token of all of them"},
+			Key{Name: "token", Group: "The network", Kind: Text, Required: true, Secret: true, Value: "TOKEN", Meaning: "what services must show; the meta-token of all of them"}.token(),
 		}, common()),
 	}
 }
@@ -148,7 +148,7 @@ const escapes = ", with %XX for / @ : # ? % in a password"
 func network() []Key {
 	return []Key{
 		metaURL(),
-		{Name: "meta-token", Group: "The network", Kind: Text, Required: true, Secret: true, Value: "TOKEN", Meaning: "the token of the meta server"},
+		Key{Name: "meta-token", Group: "The network", Kind: Text, Required: true, Secret: true, Value: "TOKEN", Meaning: "the token of the meta server"}.token(),
 		{Name: "meta-cache", Group: "The network", Kind: Text, Value: "FILE", Meaning: "keeps the last good description, for a start while the meta server is away"},
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -201,11 +202,7 @@ func (c *cluster) startAll(ctx context.Context) error {
 func (c *cluster) heldPrograms() map[string]chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	held := map[string]chan struct{}{}
-	for program, until := range c.held {
-		held[program] = until
-	}
-	return held
+	return maps.Clone(c.held)
 }
 
 // stop ends all processes as an operator does: the connectors first, then what

@@ -132,6 +132,9 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. string.format('%.0f', now
 return 1`
 
 	buryScript = `
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  return 2
+end
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 local held = redis.call('HGET', KEYS[1], ARGV[1])
@@ -145,6 +148,7 @@ redis.call('SET', KEYS[2], '1', 'PX', ARGV[3])
 return 1`
 
 	releaseScript = `
+redis.call('SET', KEYS[2], '1', 'PX', ARGV[3])
 local held = redis.call('HGET', KEYS[1], ARGV[1])
 if held and string.match(held, '^(%x+) ') == ARGV[2] then
   redis.call('HDEL', KEYS[1], ARGV[1])
@@ -190,20 +194,22 @@ func (r *Registry) Renew(ctx context.Context, c ident.Connector, ttl time.Durati
 	return nil
 }
 
-// Bury declares a connector dead, unless its lease stands: then it returns false.
-// A connector that is buried learns of it with its next renewal, so that nobody
-// is taken for dead who does not know.
-func (r *Registry) Bury(ctx context.Context, c ident.Connector) (bool, error) {
-	dead, err := r.bury.Run(ctx, r.client, []string{r.leasesKey(), r.buriedKey(c)}, c.Name, c.Incarnation.String(), buriedFor.Milliseconds()).Bool()
+// Bury declares a connector dead, unless its lease stands: then dead is false. news
+// says that nobody knew: neither had it been declared dead before, nor had it
+// released its lease. A connector that is buried learns of it with its next renewal,
+// so that nobody is taken for dead who does not know.
+func (r *Registry) Bury(ctx context.Context, c ident.Connector) (dead, news bool, err error) {
+	answer, err := r.bury.Run(ctx, r.client, []string{r.leasesKey(), r.buriedKey(c)}, c.Name, c.Incarnation.String(), buriedFor.Milliseconds()).Int()
 	if err != nil {
-		return false, fmt.Errorf("declare %s dead: %w", c.Name, err)
+		return false, false, fmt.Errorf("declare %s dead: %w", c.Name, err)
 	}
-	return dead, nil
+	return answer > 0, answer == 1, nil
 }
 
-// Release ends the lease of a connector, if it is this incarnation's.
+// Release ends the lease of a connector, if it is this incarnation's. The incarnation
+// cannot take one again.
 func (r *Registry) Release(ctx context.Context, c ident.Connector) error {
-	err := r.release.Run(ctx, r.client, []string{r.leasesKey()}, c.Name, c.Incarnation.String()).Err()
+	err := r.release.Run(ctx, r.client, []string{r.leasesKey(), r.buriedKey(c)}, c.Name, c.Incarnation.String(), buriedFor.Milliseconds()).Err()
 	if err != nil {
 		return fmt.Errorf("release the lease of %s: %w", c.Name, err)
 	}

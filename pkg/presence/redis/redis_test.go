@@ -77,7 +77,7 @@ func leases(t *testing.T, r *redis.Registry) []ident.Connector {
 func TestALeaseCanBeRenewedByItsHolderOnly(t *testing.T) {
 	t.Parallel()
 	r := open(t)
-	first, second := connector("c1", 1), connector("c1", 2)
+	first, second, third := connector("c1", 1), connector("c1", 2), connector("c1", 3)
 	must(t, r.Renew(t.Context(), first, ttl))
 	must(t, r.Renew(t.Context(), first, ttl))
 	if err := r.Renew(t.Context(), second, ttl); !errors.Is(err, redis.ErrTaken) {
@@ -91,8 +91,8 @@ func TestALeaseCanBeRenewedByItsHolderOnly(t *testing.T) {
 	if got := leases(t, r); len(got) != 0 {
 		t.Errorf("leases after the release: %v", got)
 	}
-	must(t, r.Renew(t.Context(), second, ttl))
-	if got := leases(t, r); !slices.Equal(got, []ident.Connector{second}) {
+	must(t, r.Renew(t.Context(), third, ttl))
+	if got := leases(t, r); !slices.Equal(got, []ident.Connector{third}) {
 		t.Errorf("leases of the successor: %v", got)
 	}
 }
@@ -102,26 +102,31 @@ func TestWhoIsDeclaredDeadLearnsOfIt(t *testing.T) {
 	r := open(t)
 	first, second := connector("c1", 1), connector("c1", 2)
 	must(t, r.Renew(t.Context(), first, ttl))
-	bury := func(c ident.Connector, want bool) {
+	bury := func(c ident.Connector, wantDead, wantNews bool) {
 		t.Helper()
-		got, err := r.Bury(t.Context(), c)
+		dead, news, err := r.Bury(t.Context(), c)
 		must(t, err)
-		if got != want {
-			t.Errorf("burying %v: %v, want %v", c, got, want)
+		if dead != wantDead || news != wantNews {
+			t.Errorf("burying %v: dead %v, news %v; want %v, %v", c, dead, news, wantDead, wantNews)
 		}
 	}
-	bury(first, false) // its lease stands
-	must(t, r.Renew(t.Context(), first, ttl))
-	must(t, r.Release(t.Context(), first))
-	bury(first, true)
-	bury(first, true)
+	bury(first, false, false) // its lease stands
+	must(t, r.Renew(t.Context(), first, 30*time.Millisecond))
+	eventually(t, "its lease has run out", func() bool { return len(leases(t, r)) == 0 })
+	bury(first, true, true)
+	bury(first, true, false)
 	if err := r.Renew(t.Context(), first, ttl); !errors.Is(err, redis.ErrBuried) {
 		t.Errorf("renewed after the burial: %v, want %v", err, redis.ErrBuried)
 	}
 	must(t, r.Renew(t.Context(), second, ttl))
-	bury(first, true)
+	bury(first, true, false)
 	if got := leases(t, r); !slices.Equal(got, []ident.Connector{second}) {
 		t.Errorf("leases of the successor: %v", got)
+	}
+	must(t, r.Release(t.Context(), second))
+	bury(second, true, false) // it said goodbye
+	if err := r.Renew(t.Context(), second, ttl); !errors.Is(err, redis.ErrBuried) {
+		t.Errorf("renewed after the release: %v, want %v", err, redis.ErrBuried)
 	}
 }
 

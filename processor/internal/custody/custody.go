@@ -197,6 +197,7 @@ type Count struct {
 	Serial  uint64
 
 	round uint64 // of the effects that asked
+	held  int    // messages in the same place that the store was not given yet
 }
 
 // Produce asks for a record in the log, in the lane of its first recipient, or

@@ -133,6 +133,17 @@ func TestWhatIsHeldIsNotForgotten(t *testing.T) {
 	b.wantLow(users + 1)
 }
 
+func TestTheHintCountsWhatIsHeld(t *testing.T) {
+	t.Parallel()
+	b := limited(t, custody.Limits{Rows: 5})
+	for n := range uint64(3) {
+		b.message("A-2", "A-1", n+1, false)
+	}
+	got := b.record(envelope.Envelope{Kind: envelope.KindLogin, To: []envelope.Recipient{{User: "A-1"}}, Session: 7, Connector: c1, Features: envelope.FeatureHints})
+	b.want("login", got, "logged in 7 at 4; count A-1 after 0 before 4; load A-1")
+	b.want("the store has none of them", b.step(&custody.Counted{Count: b.counts[0]}), `frame 7/1 {"type":"MIS`)
+}
+
 func TestWhatIsUnderWayDoesNotExpire(t *testing.T) {
 	t.Parallel()
 	b := limited(t, custody.Limits{Expire: time.Hour})

@@ -25,10 +25,23 @@ func (s *State) read(r Read, u *user, fx *Effects) uint64 {
 
 func (s *State) count(c Count, u *user, fx *Effects) uint64 {
 	s.serial++
-	c.Serial, c.round = s.serial, fx.round
+	c.Serial, c.round, c.held = s.serial, fx.round, u.heldIn(c.Query)
 	u.reads++
 	fx.Counts = append(fx.Counts, c)
 	return c.Serial
+}
+
+// heldIn counts the messages that a query would select if they were stored.
+func (u *user) heldIn(q mailbox.Query) int {
+	n := 0
+	if u.held > 0 {
+		for pos, it := range u.items {
+			if it.held && q.After.Before(pos) && (q.Before == (envelope.Position{}) || pos.Before(q.Before)) {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // catchUp serves targets that are behind and can take more.
@@ -309,7 +322,7 @@ func (s *State) counted(e *Counted, fx *Effects) {
 	switch {
 	case sn == nil || sn.target == nil:
 	case e.Count.Purpose == ForHint:
-		n := e.N
+		n := e.N + e.Count.held
 		if !sn.features.Has(envelope.FeaturePush) { // to whom some of them may be on their way already
 			n -= s.claimedIn(sn, &e.Count)
 		}
@@ -317,7 +330,7 @@ func (s *State) counted(e *Counted, fx *Effects) {
 			s.instruct(sn, delivery.Item{Kind: delivery.KindFrame, Frame: wire.AppendMissingAvailable(nil, n)}, fx)
 		}
 	case sn.fetch != nil && sn.fetch.reading == e.Count.Serial:
-		s.fetchDone(sn, e.N-s.claimedIn(sn, &e.Count), fx)
+		s.fetchDone(sn, e.N+e.Count.held-s.claimedIn(sn, &e.Count), fx)
 	}
 	s.readEnded(u)
 }

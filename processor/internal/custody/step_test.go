@@ -24,6 +24,7 @@ type bench struct {
 	now    time.Time
 	offset int64
 	fx     custody.Effects
+	counts []custody.Count // that were asked for
 }
 
 var (
@@ -64,6 +65,7 @@ func newMetrics(t *testing.T) *custody.Metrics {
 // step feeds one event and returns what is to be done, a line an effect.
 func (b *bench) step(e custody.Event) string {
 	b.state.Step(b.now, e, &b.fx)
+	b.counts = append(b.counts, b.fx.Counts...)
 	defer b.fx.Reset()
 	return describe(&b.fx)
 }

@@ -269,6 +269,9 @@ type startFacts struct {
 // outside the log means that records are gone: an alarm for the operator, never
 // something to skip.
 func startAt(f startFacts) (from, handle int64, err error) {
+	if f.found && f.saved.Generation > f.generation {
+		return 0, 0, fmt.Errorf("this lane was served under generation %d of the log, and ours is %d: kafka-generation is never lowered, and the same for all", f.saved.Generation, f.generation)
+	}
 	handle = max(f.committed, f.first)
 	if f.committed < 0 {
 		handle = f.first

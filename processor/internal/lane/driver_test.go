@@ -25,6 +25,7 @@ func TestWhereALaneBegins(t *testing.T) {
 		"saved before what the log retains":      {first: 6, next: 9, committed: 7, saved: at(5), found: true, from: 6, handle: 7},
 		"saved in an earlier generation":         {next: 3, committed: -1, saved: envelope.Position{Generation: 0, Offset: 500}, found: true},
 		"records removed before handled":         {first: 8, next: 9, committed: 7, mistake: "records were removed"},
+		"served under a later generation":        {next: 9, committed: -1, saved: envelope.Position{Generation: 2, Offset: 5}, found: true, mistake: "never lowered"},
 		"the topic was made anew":                {next: 3, committed: 7, mistake: "made anew"},
 		"the topic was made anew, and no commit": {next: 3, committed: -1, saved: at(7), found: true, mistake: "made anew"},
 	} {

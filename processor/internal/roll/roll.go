@@ -23,9 +23,10 @@ const (
 // Registry is where connectors hold their leases.
 type Registry interface {
 	View(ctx context.Context) (presence.View, error)
-	// Bury declares a connector dead, unless its lease stands: then it returns
-	// false. A connector that was buried learns of it.
-	Bury(ctx context.Context, c ident.Connector) (bool, error)
+	// Bury declares a connector dead, unless its lease stands: then dead is false.
+	// A connector that was buried learns of it. news says that nobody knew, and that
+	// it did not say goodbye.
+	Bury(ctx context.Context, c ident.Connector) (dead, news bool, err error)
 }
 
 // Roll follows the registry. Its methods may be called by any goroutine.
@@ -115,7 +116,7 @@ func (r *Roll) bury(ctx context.Context) {
 	}
 	r.mu.Unlock()
 	for _, c := range list {
-		buried, err := r.registry.Bury(ctx, c)
+		buried, news, err := r.registry.Bury(ctx, c)
 		if err != nil {
 			r.log.Warn("connector not declared dead yet", "connector", c.Name, "error", err)
 			return
@@ -127,7 +128,7 @@ func (r *Roll) bury(ctx context.Context) {
 			delete(r.dead, c)
 		}
 		r.mu.Unlock()
-		if buried {
+		if news {
 			r.log.Warn("connector is dead: its lease has run out", "connector", c.Name, "incarnation", c.Incarnation.String())
 		}
 	}

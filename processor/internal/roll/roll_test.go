@@ -24,10 +24,10 @@ type registry struct {
 	renewed bool // the connector was quicker than the burial
 }
 
-func (r *registry) Bury(context.Context, ident.Connector) (bool, error) {
+func (r *registry) Bury(context.Context, ident.Connector) (dead, news bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.renewed, r.err
+	return !r.renewed, true, r.err
 }
 
 func (r *registry) View(context.Context) (presence.View, error) {

@@ -142,7 +142,7 @@ func (c *Connector) Run(ctx context.Context) error {
 			}
 		})
 	}
-	entry := newDoor(c.listener)
+	entry := newDoor(c.listener, c.deps.Log)
 	part("take connections", entry.run, ctx)
 	part("serve health", c.ops.Run, work)
 	part("answer links", c.links.Run, ctx)
@@ -154,6 +154,9 @@ func (c *Connector) Run(ctx context.Context) error {
 			break
 		}
 		c.deps.Log.Warn("connector begins a new life, its clients come back", "name", c.cfg.Name, "error", err)
+	}
+	if errors.Is(err, lease.ErrLost) {
+		err = nil // it was to end anyway
 	}
 	if cause := context.Cause(ctx); err == nil && !errors.Is(cause, context.Canceled) {
 		err = cause

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"time"
+
+	"github.com/linkerhq/linker/pkg/seldom"
 )
 
 const (
@@ -19,10 +22,12 @@ const (
 type door struct {
 	listener net.Listener
 	conns    chan net.Conn // closed by nobody
+	log      *slog.Logger
+	refused  seldom.Line
 }
 
-func newDoor(listener net.Listener) *door {
-	return &door{listener: listener, conns: make(chan net.Conn)}
+func newDoor(listener net.Listener, log *slog.Logger) *door {
+	return &door{listener: listener, conns: make(chan net.Conn), log: log}
 }
 
 // run accepts connections until ctx ends; the port is closed then.
@@ -40,6 +45,9 @@ func (d *door) run(ctx context.Context) error {
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("accept connections: %w", err)
 		case err != nil: // such as too many open files
+			if d.refused.Due() {
+				d.log.Error("connections cannot be taken", "error", err)
+			}
 			select {
 			case <-time.After(pause):
 			case <-ctx.Done():

@@ -18,6 +18,9 @@ import (
 // domain any more: what its sessions still say is of no use.
 const rebirthFor = 2 * time.Second
 
+// networkFor is how long the port waits for the description of the network.
+const networkFor = time.Second
+
 // live serves as one incarnation until ctx ends or a part fails, and drains.
 func (c *Connector) live(ctx context.Context, entry *door) error {
 	metrics := run.NewScope(c.deps.Metrics)
@@ -45,7 +48,10 @@ func (c *Connector) live(ctx context.Context, entry *door) error {
 		begin(what, part)
 	}
 	server := c.server(p)
-	begin("serve websockets", func(context.Context) error {
+	begin("serve websockets", func(ctx context.Context) error {
+		if !p.awaitTurn(ctx) {
+			return nil
+		}
 		err := server.Serve(entry.open())
 		if errors.Is(err, http.ErrServerClosed) {
 			return nil
@@ -71,6 +77,27 @@ func (c *Connector) live(ctx context.Context, entry *door) error {
 	running.Wait()
 	p.close(context.WithoutCancel(ctx))
 	return failure
+}
+
+// awaitTurn waits until no other process of the name is known to be there: who logs in
+// while a killed predecessor's lease stands would be taken for one of its users. Then
+// it waits a moment for the network, without which nobody can be let in. It returns
+// false when ctx has ended.
+func (p *parts) awaitTurn(ctx context.Context) bool {
+	select {
+	case <-p.lease.Ours():
+	case <-ctx.Done():
+		return false
+	}
+	changed, stop := p.feed.Subscribe()
+	defer stop()
+	select {
+	case <-changed:
+	case <-time.After(networkFor):
+	case <-ctx.Done():
+		return false
+	}
+	return true
 }
 
 func (c *Connector) server(p *parts) *http.Server {

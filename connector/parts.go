@@ -134,7 +134,7 @@ func (p *parts) ready() error {
 	if err := p.producer.Healthy(); err != nil {
 		return err
 	}
-	if err := p.lease.Held(); err != nil {
+	if err := p.lease.Ready(); err != nil {
 		return err
 	}
 	return p.downlink.Ready()

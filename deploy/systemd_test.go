@@ -52,7 +52,7 @@ func (u unit) environ(t *testing.T, name, instance string) []string {
 	credentials := t.TempDir()
 	for _, c := range u["LoadCredential"] {
 		id, _, _ := strings.Cut(c, ":")
-		if err := os.WriteFile(filepath.Join(credentials, id), []byte("a token for this test\n"), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(credentials, id), []byte("a-token-for-this-test\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

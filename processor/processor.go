@@ -234,7 +234,7 @@ func (p *Processor) serveLanes(ctx context.Context) error {
 		Producer: p.producer, Plane: p.plane, Store: p.store, Connectors: p.roll, Network: p.feed, Metrics: p.lanes, Log: p.log,
 	}
 	group, err := kafka.NewGroup(p.kafka, func(ctx context.Context, l *kafka.Lane) error {
-		return lane.NewDriver(deps, l).Run(ctx)
+		return lane.Own(ctx, deps, l)
 	})
 	if err != nil {
 		return err

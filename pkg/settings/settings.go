@@ -148,7 +148,7 @@ func (r *reader) wrong(format string, args ...any) {
 func (r *reader) found(k Key, place, text string) (finding, bool) {
 	value, ok := k.parse(text)
 	if !ok {
-		r.refuse(k, place, strconv.Quote(text))
+		r.refuse(k, place, strconv.Quote(withoutUser(text)))
 	}
 	return finding{place: place, value: value}, ok
 }

@@ -2,7 +2,6 @@ package settings
 
 import (
 	"fmt"
-	"net/url"
 	"strings"
 	"time"
 
@@ -67,6 +66,12 @@ func (v *Values) Attributes() []any {
 		switch set := value.(type) {
 		case string:
 			value = withoutUser(set)
+		case []string:
+			list := make([]string, len(set))
+			for i, entry := range set {
+				list[i] = withoutUser(entry)
+			}
+			value = list
 		case time.Duration:
 			value = set.String()
 		}
@@ -77,13 +82,13 @@ func (v *Values) Attributes() []any {
 
 // withoutUser cuts from a URL what might be a password.
 func withoutUser(text string) string {
-	if !strings.Contains(text, "://") || !strings.Contains(text, "@") {
+	at := strings.LastIndex(text, "@")
+	if at < 0 {
 		return text
 	}
-	u, err := url.Parse(text)
-	if err != nil {
-		return "a URL"
+	scheme := 0
+	if i := strings.Index(text[:at], "://"); i >= 0 {
+		scheme = i + len("://")
 	}
-	u.User = nil
-	return u.String()
+	return text[:scheme] + text[at+1:]
 }

@@ -73,15 +73,13 @@ type Lease struct {
 	registry Registry
 	places   Places
 	failures prometheus.Counter
-
-	mu      sync.Mutex
-	renewed time.Time // guarded by mu; the start of the last renewal that went well
+	ours     chan struct{} // closed when the name is ours, or nobody can say
 }
 
 // New returns a Lease that is not taken before Run.
 func New(cfg Config, registry Registry, places Places) (*Lease, error) {
 	l := &Lease{
-		cfg: cfg, registry: registry, places: places,
+		cfg: cfg, registry: registry, places: places, ours: make(chan struct{}),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "linker_lease_failures_total", Help: "Renewals and notes that the presence store did not take."}),
 	}
 	if err := cfg.Metrics.Register(l.failures); err != nil {
@@ -90,15 +88,20 @@ func New(cfg Config, registry Registry, places Places) (*Lease, error) {
 	return l, nil
 }
 
-// Held says whether the lease is there.
-func (l *Lease) Held() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.renewed.IsZero() || time.Since(l.renewed) > ttl {
-		return errors.New("the lease is not held")
+// Ready says whether clients may be let in: no other process of the name is known to
+// be there. While the store is away nothing is concluded, and everything goes on.
+func (l *Lease) Ready() error {
+	select {
+	case <-l.ours:
+		return nil
+	default:
+		return errors.New("the lease of our name is not ours yet")
 	}
-	return nil
 }
+
+// Ours is closed once no other process of the name is known to be there: the lease
+// is held, or the store does not answer.
+func (l *Lease) Ours() <-chan struct{} { return l.ours }
 
 // Run keeps the lease until ctx ends. It returns an error when another process
 // holds the lease of this name and keeps it, and ErrLost when the domain has taken
@@ -129,6 +132,7 @@ func (l *Lease) renew(ctx context.Context) error {
 	defer ticker.Stop()
 	tried := time.Now()
 	var held, away bool
+	ours := sync.OnceFunc(func() { close(l.ours) })
 	var taken time.Time // when another was first seen to hold it; zero: it was not
 	for {
 		now := time.Now()
@@ -141,16 +145,16 @@ func (l *Lease) renew(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
-			l.mu.Lock()
-			l.renewed = now
-			l.mu.Unlock()
 			held, away, taken = true, false, time.Time{}
+			ours()
 		case errors.Is(err, l.cfg.Buried):
 			return fmt.Errorf("%w: %w", ErrLost, err)
 		case errors.Is(err, l.cfg.Taken) && (held || !taken.IsZero() && tried.Sub(taken) > takenFor):
 			return err
 		default:
-			if errors.Is(err, l.cfg.Taken) && taken.IsZero() {
+			if !errors.Is(err, l.cfg.Taken) {
+				ours()
+			} else if taken.IsZero() {
 				taken = tried
 			}
 			l.failures.Inc()

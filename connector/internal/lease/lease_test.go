@@ -145,10 +145,10 @@ func TestTheLeaseIsRenewedUntilTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, &registry{})
 		synctest.Wait()
-		if err := f.l.Held(); err != nil {
+		if err := f.l.Ready(); err != nil {
 			t.Error(err)
 		}
-		time.Sleep(10 * time.Second)
+		time.Sleep(10*time.Second + 500*time.Millisecond) // between two renewals
 		f.set(func() {
 			if len(f.renewed) != 11 {
 				t.Errorf("renewed %d times in 10 s", len(f.renewed))
@@ -156,14 +156,10 @@ func TestTheLeaseIsRenewedUntilTheEnd(t *testing.T) {
 			f.err = errors.New("away")
 		})
 		time.Sleep(6 * time.Second)
-		if f.l.Held() == nil {
-			t.Error("held without a store")
+		if err := f.l.Ready(); err != nil {
+			t.Errorf("while the store is away: %v", err)
 		}
 		f.set(func() { f.err = nil })
-		time.Sleep(2 * time.Second)
-		if err := f.l.Held(); err != nil {
-			t.Error(err)
-		}
 		f.stop()
 		if err := <-f.ended; err != nil {
 			t.Error(err)
@@ -180,9 +176,12 @@ func TestTheLeaseOfAKilledPredecessorIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, &registry{err: errTaken})
 		time.Sleep(5 * time.Second)
+		if f.l.Ready() == nil {
+			t.Error("ready while another holds the lease")
+		}
 		f.set(func() { f.err = nil })
 		time.Sleep(2 * time.Second)
-		if err := f.l.Held(); err != nil {
+		if err := f.l.Ready(); err != nil {
 			t.Error(err)
 		}
 		f.set(func() { f.err = errTaken })
@@ -206,6 +205,35 @@ func TestASecondProcessOfTheNameGivesUp(t *testing.T) {
 		}
 		f.stop()
 	})
+}
+
+func TestTheNameIsOursWhenNobodyElseIsKnownToHaveIt(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		err  error
+		ours bool
+	}{
+		"held": {nil, true}, "the store is away": {errors.New("away"), true}, "taken": {errTaken, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := start(t, &registry{err: c.err})
+			time.Sleep(3 * time.Second)
+			select {
+			case <-f.l.Ours():
+				if !c.ours {
+					t.Errorf("%s: ours", name)
+				}
+			default:
+				if c.ours {
+					t.Errorf("%s: not ours", name)
+				}
+			}
+			f.set(func() { f.err = nil })
+			<-f.l.Ours()
+			f.stop()
+			<-f.ended
+		})
+	}
 }
 
 func TestASlowStoreIsNotTakenForSleep(t *testing.T) {

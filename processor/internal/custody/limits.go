@@ -24,7 +24,7 @@ const (
 	uncounted = 1000
 	// recountAfter is how old a count may be on which a refusal rests.
 	recountAfter = 10 * time.Second
-	maxUsages    = 1 << 17 // users whose counts are kept; then all are asked for anew
+	maxUsages    = 1 << 14 // users whose counts are kept; then all are asked for anew
 
 	expireAtLeast = time.Second // between two looks for what has expired
 	expireAtMost  = time.Minute

@@ -121,7 +121,7 @@ func TestWhatWasRefusedMayBeSentAgainUnderTheSameID(t *testing.T) {
 func TestWhatIsHeldIsNotForgotten(t *testing.T) {
 	t.Parallel()
 	b := limited(t, custody.Limits{Rows: 500})
-	const users = 1<<17 + 1 // more than whose counts are kept
+	const users = 1<<14 + 1 // more than whose counts are kept
 	for i := range users {
 		b.message("A-0", ident.UserID(fmt.Sprintf("A-%d", i+1)), 1, false)
 	}

@@ -312,6 +312,7 @@ func (s *State) Connectors() []ident.Connector {
 func (s *State) connectorDown(offset int64, e *envelope.Envelope, fx *Effects) {
 	delete(s.dead, e.Connector)
 	delete(s.lists, e.Connector)
+	delete(s.heard, e.Connector) // should it be there after all, it is asked
 	pos := s.pos(offset)
 	affected := map[ident.UserID]*user{}
 	for _, sn := range s.sessions {

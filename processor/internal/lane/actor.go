@@ -62,6 +62,9 @@ func (d *Driver) serve(ctx, work context.Context, handle int64) error {
 			d.step(event)
 		}
 		d.execute()
+		if d.superseded {
+			return errSuperseded
+		}
 	}
 }
 
@@ -86,6 +89,7 @@ func (d *Driver) handle(batch []kafka.Record, handle int64) {
 			event.Raw = r.Value
 		default:
 			event.Envelope = &e
+			d.superseded = d.superseded || e.Kind == envelope.KindEpoch && r.Offset > d.epoch
 		}
 		d.step(&event)
 	}

@@ -49,6 +49,10 @@ const (
 // errNotOwner ends a lane whose owner cannot be sure any more to be the owner.
 var errNotOwner = errors.New("the group has not answered for half a session")
 
+// errSuperseded ends a lane into which somebody else has written an epoch: connectors
+// take nothing of ours any more, be that one the owner or not.
+var errSuperseded = errors.New("another process has begun to serve the lane")
+
 // errPanicked ends a lane in whose state a fault of the program has struck.
 var errPanicked = errors.New("the lane has panicked")
 
@@ -103,14 +107,15 @@ type Driver struct {
 	records chan []kafka.Record // closed by nobody; read only while there is room in memory
 
 	// Owned by the actor.
-	state    *custody.State
-	fx       custody.Effects
-	out      outgoing
-	retry    []custody.Produce // that the log could not take
-	network  *topology.Snapshot
-	lag      lagMeter
-	handling int64     // the offset of the record that is being handled, or nothing
-	unsure   time.Time // when it was last not certain that all connectors could be heard
+	state      *custody.State
+	fx         custody.Effects
+	out        outgoing
+	retry      []custody.Produce // that the log could not take
+	network    *topology.Snapshot
+	lag        lagMeter
+	handling   int64     // the offset of the record that is being handled, or nothing
+	superseded bool      // an epoch behind our own was read
+	unsure     time.Time // when it was last not certain that all connectors could be heard
 
 	store *storeQueue
 }
@@ -128,6 +133,30 @@ func NewDriver(deps Deps, lane *kafka.Lane) *Driver {
 	}
 	d.store = newStoreQueue(deps, lane, d.log, d.inbox)
 	return d
+}
+
+// Own serves a lane for as long as this process owns it: until ctx ends, when it is
+// given up in good order, or until the group no longer counts this process in, which
+// is an error. What else keeps a lane from being served, such as a log that was cut
+// or a fault of the program, is tried again: the other lanes are not to suffer from it.
+func Own(ctx context.Context, deps Deps, lane *kafka.Lane) error {
+	for pause := retryAtFirst; ; pause = min(2*pause, retryAtMost) {
+		begun := time.Now()
+		err := NewDriver(deps, lane).Run(ctx)
+		if err == nil || ctx.Err() != nil || errors.Is(err, errNotOwner) || errors.Is(err, kafka.ErrFenced) || !lane.Healthy() {
+			return err
+		}
+		deps.Metrics.failures.Inc()
+		deps.Log.Error("the lane cannot be served; trying again", "lane", lane.Number(), "error", err)
+		if time.Since(begun) > joinFor+retryAtMost {
+			pause = retryAtFirst
+		}
+		select {
+		case <-time.After(rand.N(pause) + retryAtFirst):
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // Run takes the lane, serves it until ctx ends, and gives it up in good order.
@@ -221,9 +250,16 @@ func (d *Driver) take(ctx context.Context) (cfg custody.Config, handle int64, er
 	if err != nil {
 		return cfg, 0, err
 	}
+	// An epoch of somebody who slept makes the connectors refuse the owner.
+	if !d.lane.Healthy() {
+		return cfg, 0, errNotOwner
+	}
 	d.epoch, err = d.appendEpoch(ctx)
 	if err != nil {
 		return cfg, 0, err
+	}
+	if !d.lane.Healthy() {
+		return cfg, 0, errNotOwner
 	}
 	d.network = d.Network.Current()
 	return custody.Config{

@@ -30,6 +30,7 @@ type Metrics struct {
 	buried      map[string]prometheus.Counter // by reason
 	buriedOther prometheus.Counter
 	panics      prometheus.Counter
+	failures    prometheus.Counter
 	storeFailed prometheus.Counter
 	storeTime   prometheus.Histogram
 	backlog     *prometheus.GaugeVec
@@ -55,6 +56,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		buried:      map[string]prometheus.Counter{},
 		buriedOther: buried.WithLabelValues("other"),
 		panics:      prometheus.NewCounter(prometheus.CounterOpts{Name: "linker_lane_panics_total", Help: "Lanes ended by a fault of the program; the record at fault becomes a dead letter."}),
+		failures:    prometheus.NewCounter(prometheus.CounterOpts{Name: "linker_lane_failures_total", Help: "Times that a lane could not be served and was taken again; the log says why."}),
 		storeFailed: prometheus.NewCounter(prometheus.CounterOpts{Name: "linker_lane_store_failures_total", Help: "Attempts that the mailbox or the dead letters did not take; they are made again."}),
 		storeTime:   prometheus.NewHistogram(prometheus.HistogramOpts{Name: "linker_lane_store_seconds", Help: "Duration of one job for the mailbox: what had gathered while the one before it was under way, repetitions included.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 14)}),
 		backlog:     gauge("backlog_bytes", "Bytes of records of the log that are not settled: counted for those read, estimated for the others."),
@@ -67,7 +69,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	for _, reason := range deadReasons() {
 		m.buried[reason] = buried.WithLabelValues(reason)
 	}
-	mistakes = append(mistakes, reg.Register(buried), reg.Register(m.panics), reg.Register(m.storeFailed), reg.Register(m.storeTime))
+	mistakes = append(mistakes, reg.Register(buried), reg.Register(m.panics), reg.Register(m.failures), reg.Register(m.storeFailed), reg.Register(m.storeTime))
 	if err := errors.Join(mistakes...); err != nil {
 		return nil, fmt.Errorf("register the metrics of lanes: %w", err)
 	}

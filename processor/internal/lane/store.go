@@ -18,10 +18,12 @@ import (
 )
 
 const (
-	maxReads     = 16  // of the store at once, for one lane
+	sideBySide   = 16  // requests of one kind at once, for one lane
 	maxPutRows   = 512 // in one request
 	retryAtFirst = 50 * time.Millisecond
 	retryAtMost  = 2 * time.Second
+	readAttempts = 3                      // in one job; then it is tried with the next one
+	readAgain    = 250 * time.Millisecond // after a job whose reads were in vain
 )
 
 // storeJob is what waits for the store. Its writes are carried out first, kind
@@ -151,12 +153,36 @@ func (q *storeQueue) run(ctx context.Context, stop context.CancelCauseFunc) {
 				return
 			}
 			q.metrics.storeTime.Observe(time.Since(begun).Seconds())
+			if !q.leave(ctx, &job) {
+				return
+			}
 		}
 	}
 }
 
-// do carries one job out. Every part is repeated until the store has done it;
-// false means that ctx ended before.
+// leave gives what a job could not read to the next one, after a pause: what one
+// user's rows do not let through must not hold up everybody else's.
+func (q *storeQueue) leave(ctx context.Context, j *storeJob) bool {
+	if len(j.reads)+len(j.counts)+len(j.loads)+len(j.usages)+len(j.expire) == 0 {
+		return true
+	}
+	q.add(func(next *storeJob) {
+		next.reads = append(j.reads, next.reads...)
+		next.counts = append(j.counts, next.counts...)
+		next.loads = append(j.loads, next.loads...)
+		next.usages = append(j.usages, next.usages...)
+		next.expire = append(j.expire, next.expire...)
+	})
+	select {
+	case <-time.After(readAgain):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// do carries one job out. Every write is repeated until the store has done it; false
+// means that ctx ended before. Reads that were in vain stay in the job.
 func (q *storeQueue) do(ctx context.Context, j *storeJob) bool {
 	for rows := j.put; len(rows) > 0; {
 		n := min(len(rows), maxPutRows)
@@ -177,21 +203,29 @@ func (q *storeQueue) do(ctx context.Context, j *storeJob) bool {
 			return some(j.del, func() error { return q.store.Delete(ctx, j.del) })
 		}},
 		{"delete proved rows", func(ctx context.Context) error { return q.deleteProved(ctx, j.proved) }},
-		{"save announced users", func(ctx context.Context) error { return q.announce(ctx, j.announce) }},
+		{"save announced users", func(ctx context.Context) error { return q.announce(ctx, j) }},
 		{"save windows", func(ctx context.Context) error {
 			if j.save == nil {
 				return nil
 			}
 			return q.store.SaveLane(ctx, q.lane.Number(), *j.save)
 		}},
-		{"read rows", func(ctx context.Context) error { return q.read(ctx, j) }},
 	}
 	for _, s := range steps {
 		if !q.repeat(ctx, s.name, s.run) {
 			return false
 		}
 	}
-	return true
+	attempts := 0
+	return q.repeat(ctx, "read rows", func(ctx context.Context) error {
+		attempts++
+		err := q.read(ctx, j)
+		if err != nil && attempts == readAttempts && ctx.Err() == nil {
+			q.complain("read rows", err)
+			return nil
+		}
+		return err
+	})
 }
 
 func some[T any](list []T, run func() error) error {
@@ -221,14 +255,18 @@ func (q *storeQueue) repeat(ctx context.Context, what string, run func(context.C
 			return false
 		}
 		q.metrics.storeFailed.Inc()
-		if q.says.storing.Due() {
-			q.log.Warn("the mailbox has not done it; trying again", "what", what, "error", err)
-		}
+		q.complain(what, err)
 		select {
 		case <-time.After(rand.N(pause) + 1):
 		case <-ctx.Done():
 			return false
 		}
+	}
+}
+
+func (q *storeQueue) complain(what string, err error) {
+	if q.says.storing.Due() {
+		q.log.Warn("the mailbox has not done it; trying again", "what", what, "error", err)
 	}
 }
 
@@ -254,101 +292,90 @@ func (q *storeQueue) deleteProved(ctx context.Context, list []custody.ProvedRows
 	return nil
 }
 
-// announce saves entries in order; those saved are reported at once, so that a
-// repetition after an error says them again, which the state passes over.
-func (q *storeQueue) announce(ctx context.Context, list []mailbox.Announced) error {
-	for _, a := range list {
+// announce saves entries, no user's twice in one job; what is saved is taken off it.
+func (q *storeQueue) announce(ctx context.Context, j *storeJob) (err error) {
+	j.announce, err = each(j.announce, func(a mailbox.Announced) error {
 		if err := q.store.PutAnnounced(ctx, q.lane.Number(), a); err != nil {
 			return err
 		}
 		q.inbox.put(&custody.AnnouncedSaved{Announced: a})
-	}
-	return nil
+		return nil
+	})
+	return err
 }
 
 // bury writes dead letters; what is written is taken off the job.
-func (q *storeQueue) bury(ctx context.Context, j *storeJob) error {
-	for len(j.bury) > 0 {
-		b := j.bury[0]
+func (q *storeQueue) bury(ctx context.Context, j *storeJob) (err error) {
+	j.bury, err = each(j.bury, func(b custody.Burial) error {
 		if err := q.producer.Dead(ctx, string(b.User), b.Record, b.Reason); err != nil {
 			return err
 		}
-		j.bury = j.bury[1:]
 		q.inbox.put(&custody.Buried{Burial: b})
-	}
-	return nil
+		return nil
+	})
+	return err
 }
 
-// read carries out all reads side by side; each reports its result once.
-func (q *storeQueue) read(ctx context.Context, j *storeJob) error {
-	if len(j.reads)+len(j.counts)+len(j.loads)+len(j.usages)+len(j.expire) == 0 {
-		return nil
-	}
+// each does something with all entries, side by side, and returns those with which
+// it was in vain, and the first error.
+func each[T any](list []T, do func(T) error) ([]T, error) {
 	var mu sync.Mutex
-	var left storeJob
-	again := func(keep func()) {
-		mu.Lock()
-		defer mu.Unlock()
-		keep()
-	}
+	var left []T
 	var group errgroup.Group
-	group.SetLimit(maxReads)
-	for _, r := range j.reads {
+	group.SetLimit(sideBySide)
+	for _, entry := range list {
 		group.Go(func() error {
-			rows, more, err := q.store.Read(ctx, r.Query)
+			err := do(entry)
 			if err != nil {
-				again(func() { left.reads = append(left.reads, r) })
-				return err
+				mu.Lock()
+				defer mu.Unlock()
+				left = append(left, entry)
 			}
-			q.inbox.put(&custody.RowsRead{Read: r, Rows: rows, More: more})
-			return nil
-		})
-	}
-	for _, c := range j.counts {
-		group.Go(func() error {
-			n, err := q.store.Count(ctx, c.Query)
-			if err != nil {
-				again(func() { left.counts = append(left.counts, c) })
-				return err
-			}
-			q.inbox.put(&custody.Counted{Count: c, N: n})
-			return nil
-		})
-	}
-	for _, u := range j.loads {
-		group.Go(func() error {
-			a, found, err := q.store.GetAnnounced(ctx, q.lane.Number(), u)
-			if err != nil {
-				again(func() { left.loads = append(left.loads, u) })
-				return err
-			}
-			q.inbox.put(&custody.Loaded{User: u, Announced: a, Found: found})
-			return nil
-		})
-	}
-	for _, u := range j.usages {
-		group.Go(func() error {
-			usage, err := q.store.Usage(ctx, string(u))
-			if err != nil {
-				again(func() { left.usages = append(left.usages, u) })
-				return err
-			}
-			q.inbox.put(&custody.UsageRead{User: u, Usage: usage})
-			return nil
-		})
-	}
-	for _, e := range j.expire {
-		group.Go(func() error {
-			rows, err := q.store.Expired(ctx, q.lane.Number(), e.Before, e.Limit)
-			if err != nil {
-				again(func() { left.expire = append(left.expire, e) })
-				return err
-			}
-			q.inbox.put(&custody.RowsExpired{Expiration: e, Rows: rows})
-			return nil
+			return err
 		})
 	}
 	err := group.Wait()
-	j.reads, j.counts, j.loads, j.usages, j.expire = left.reads, left.counts, left.loads, left.usages, left.expire
-	return err
+	return left, err
+}
+
+// read carries out all reads side by side; each reports its result once, and those
+// that were in vain stay in the job.
+func (q *storeQueue) read(ctx context.Context, j *storeJob) error {
+	var errs [5]error
+	j.reads, errs[0] = each(j.reads, func(r custody.Read) error {
+		rows, more, err := q.store.Read(ctx, r.Query)
+		if err == nil {
+			q.inbox.put(&custody.RowsRead{Read: r, Rows: rows, More: more})
+		}
+		return err
+	})
+	j.counts, errs[1] = each(j.counts, func(c custody.Count) error {
+		n, err := q.store.Count(ctx, c.Query)
+		if err == nil {
+			q.inbox.put(&custody.Counted{Count: c, N: n})
+		}
+		return err
+	})
+	j.loads, errs[2] = each(j.loads, func(u ident.UserID) error {
+		a, found, err := q.store.GetAnnounced(ctx, q.lane.Number(), u)
+		if err == nil {
+			q.inbox.put(&custody.Loaded{User: u, Announced: a, Found: found})
+		}
+		return err
+	})
+	j.usages, errs[3] = each(j.usages, func(u ident.UserID) error {
+		usage, err := q.store.Usage(ctx, string(u))
+		if err == nil {
+			q.inbox.put(&custody.UsageRead{User: u, Usage: usage})
+		}
+		return err
+	})
+	j.expire, errs[4] = each(j.expire, func(e custody.Expiration) error {
+		rows, err := q.store.Expired(ctx, q.lane.Number(), e.Before, e.Limit)
+		if err == nil {
+			q.inbox.put(&custody.RowsExpired{Expiration: e, Rows: rows})
+		}
+		return err
+	})
+	return errors.Join(errs[:]...)
 }

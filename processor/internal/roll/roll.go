@@ -40,14 +40,17 @@ type Roll struct {
 	// dead holds, guarded by mu, whom the watch takes for dead since somebody
 	// asked: true once the registry has them buried.
 	dead map[ident.Connector]bool
-	read bool // guarded by mu: the registry has answered at least once
-	away bool // guarded by mu: its last answer was an error
+	// asked holds, guarded by mu, since when somebody asks about connectors that no
+	// view has shown: they may be about to take their lease.
+	asked map[ident.Connector]time.Time
+	read  bool // guarded by mu: the registry has answered at least once
+	away  bool // guarded by mu: its last answer was an error
 }
 
 // New returns a roll on which nobody is known yet.
 func New(registry Registry, log *slog.Logger, metrics prometheus.Registerer) (*Roll, error) {
 	r := &Roll{
-		registry: registry, log: log, dead: map[ident.Connector]bool{},
+		registry: registry, log: log, dead: map[ident.Connector]bool{}, asked: map[ident.Connector]time.Time{},
 		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "linker_roll_failures_total", Help: "Looks at the connectors' leases that were in vain."}),
 	}
 	connectors := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "linker_roll_connectors_count", Help: "Connectors of the domain whose leases stand."}, func() float64 {
@@ -110,7 +113,7 @@ func (r *Roll) bury(ctx context.Context) {
 	r.mu.Lock()
 	var list []ident.Connector
 	for c, buried := range r.dead {
-		if !buried {
+		if !buried && time.Since(r.asked[c]) >= presence.Patience {
 			list = append(list, c)
 		}
 	}
@@ -122,6 +125,7 @@ func (r *Roll) bury(ctx context.Context) {
 			return
 		}
 		r.mu.Lock()
+		delete(r.asked, c)
 		if buried {
 			r.dead[c] = true
 		} else {
@@ -158,8 +162,8 @@ func (r *Roll) Dead(c ident.Connector) bool {
 	if r.dead[c] {
 		return true
 	}
-	if r.watch.State(c) == presence.Dead {
-		r.dead[c] = false
+	if _, noted := r.dead[c]; !noted && r.watch.State(c) == presence.Dead {
+		r.dead[c], r.asked[c] = false, time.Now()
 	}
 	return false
 }

@@ -87,10 +87,10 @@ func TestARollFollowsTheLeases(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		expect("when it has been missing for a while, but renews its lease just then", 0, true, false)
 		reg.set(func() { reg.renewed = false })
-		time.Sleep(time.Second)
+		time.Sleep(4 * time.Second)
 		expect("when it has been missing for a while", 0, true, true)
 		if !r.Settled() {
-			t.Error("not settled after four seconds")
+			t.Error("not settled after seven seconds")
 		}
 		reg.say(nil, c)
 		time.Sleep(time.Second)

@@ -232,14 +232,14 @@ func TestImagesSayWhatTheyAre(t *testing.T) {
 	t.Parallel()
 	r := dockerfile(t)
 	for _, name := range targets() {
-		var labels string
+		var labels strings.Builder
 		for _, step := range r.all(target(t, r, name)) {
 			if step.name == "LABEL" {
-				labels += step.args + " "
+				labels.WriteString(step.args + " ")
 			}
 		}
 		for _, want := range []string{"title", "source", "licenses"} {
-			if !strings.Contains(labels, "org.opencontainers.image."+want+"=") {
+			if !strings.Contains(labels.String(), "org.opencontainers.image."+want+"=") {
 				t.Errorf("%s has no label %s", name, want)
 			}
 		}

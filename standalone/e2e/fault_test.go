@@ -270,13 +270,14 @@ func (f *faults) emptyRedis(t *testing.T) {
 		steady[user] = true
 	}
 	prefix := "linker:{" + f.cluster.domain + "}:"
-	places := "EXISTS"
+	var places strings.Builder
+	places.WriteString("EXISTS")
 	for _, user := range f.load.steady {
-		places += " " + prefix + "user:" + user
+		places.WriteString(" " + prefix + "user:" + user)
 	}
 	whole := func() bool {
 		return redis(t, f.cluster.servers.redis, "HLEN "+prefix+"leases") == len(f.cluster.running("connector")) &&
-			redis(t, f.cluster.servers.redis, places) == len(f.load.steady)
+			redis(t, f.cluster.servers.redis, places.String()) == len(f.load.steady)
 	}
 	eventually(t, "everybody in Redis", whole)
 	began := time.Now()

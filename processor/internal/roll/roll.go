@@ -88,7 +88,9 @@ func (r *Roll) look(ctx context.Context) {
 	}
 	r.mu.Lock()
 	for _, c := range r.watch.Observe(time.Now(), view, err) {
-		r.dead[c] = r.dead[c]
+		if !r.dead[c] {
+			r.dead[c] = false
+		}
 	}
 	changed := r.away != (err != nil)
 	r.away = err != nil

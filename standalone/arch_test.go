@@ -56,6 +56,7 @@ func inside() map[string][]string {
 		"pkg/run":               nil,
 		"pkg/embedded":          nil,
 		"pkg/internal/porttest": nil,
+		"pkg/internal/polltest": nil,
 
 		"connector/internal/session":             nil,
 		"connector/internal/session/sessiontest": {"connector/internal/session"},

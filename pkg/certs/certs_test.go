@@ -15,24 +15,10 @@ import (
 	"github.com/linkerhq/linker/pkg/certs"
 	"github.com/linkerhq/linker/pkg/certs/certtest"
 	"github.com/linkerhq/linker/pkg/internal/logtest"
+	"github.com/linkerhq/linker/pkg/internal/polltest"
 )
 
 const month = 30 * 24 * time.Hour
-
-// eventually looks again and again until ok, for at most 30 s.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	deadline := time.After(30 * time.Second)
-	for !ok() {
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
-}
 
 // serve answers every handshake until the end of the test.
 func serve(t *testing.T, config *tls.Config) net.Addr {
@@ -105,7 +91,7 @@ func TestANewPairIsShownWithoutARestartAndABrokenOneIsNot(t *testing.T) {
 	if err := os.WriteFile(keyFile, []byte("broken"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the broken key is noticed", func() bool {
+	polltest.Eventually(t, "the broken key is noticed", func() bool {
 		if got := serial(); got != first {
 			t.Fatalf("certificate %d is shown, want the old one, %d", got, first)
 		}
@@ -116,7 +102,7 @@ func TestANewPairIsShownWithoutARestartAndABrokenOneIsNot(t *testing.T) {
 	}
 
 	second := authority.Issue(certFile, keyFile, time.Now().Add(month))
-	eventually(t, "the new certificate is shown", func() bool { return serial() == second })
+	polltest.Eventually(t, "the new certificate is shown", func() bool { return serial() == second })
 	if got := lines.Lines("certificate replaced"); got != 1 {
 		t.Errorf("%d lines say that it was replaced: %s", got, lines)
 	}
@@ -136,9 +122,9 @@ func TestABrokenPairIsLoggedOnce(t *testing.T) {
 	if err := os.Remove(certFile); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the file is missed", func() bool { return pair.Certificate() != nil && lines.Lines("cannot be used") > 0 })
+	polltest.Eventually(t, "the file is missed", func() bool { return pair.Certificate() != nil && lines.Lines("cannot be used") > 0 })
 	replaced := time.Now()
-	eventually(t, "it was looked for again", func() bool { return pair.Certificate() != nil && time.Since(replaced) > 2500*time.Millisecond })
+	polltest.Eventually(t, "it was looked for again", func() bool { return pair.Certificate() != nil && time.Since(replaced) > 2500*time.Millisecond })
 	if got := lines.Lines("cannot be used"); got != 1 {
 		t.Errorf("%d lines: %s", got, lines)
 	}

@@ -91,7 +91,7 @@ func (r *reader) node(k Key, place string, n *yaml.Node) (finding, bool) {
 		}
 		value, ok := k.parseList(entries)
 		if !ok {
-			r.refuse(k, place, "["+strings.Join(entries, ", ")+"]")
+			r.refuse(k, place, "["+strings.Join(withoutUsers(entries), ", ")+"]")
 		}
 		return finding{place: place, value: value}, ok
 	default:

@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"net"
@@ -15,10 +16,12 @@ import (
 )
 
 // parse reads a value as it stands in a flag, a variable or a scalar of YAML. The
-// empty text is a Text without content, and an empty List.
+// empty text takes a Text away: its default is left, if it has one. It is an empty
+// List.
 func (k Key) parse(text string) (any, bool) {
 	switch k.Kind {
 	case Text:
+		text = cmp.Or(text, k.Default)
 		return text, text == "" || k.fits(text)
 	case Switch:
 		value, err := strconv.ParseBool(text)

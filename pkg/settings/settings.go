@@ -190,10 +190,6 @@ func (r *reader) lay(file, variables, flags map[string]finding) *Values {
 		}
 	}
 	for _, k := range r.program.Keys {
-		if found[k.Name].value == "" && k.Default != "" { // taken away: the default is left
-			value, _ := k.parse(k.Default)
-			layers.Set(k.Name, value)
-		}
 		is := found[k.Name].given() || slices.Contains(r.refused, k.Name)
 		if k.Required && !is {
 			r.wrong("%s is missing: set --%s or %s", k.Name, k.Name, k.Environment())

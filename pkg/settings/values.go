@@ -67,11 +67,7 @@ func (v *Values) Attributes() []any {
 		case string:
 			value = withoutUser(set)
 		case []string:
-			list := make([]string, len(set))
-			for i, entry := range set {
-				list[i] = withoutUser(entry)
-			}
-			value = list
+			value = withoutUsers(set)
 		case time.Duration:
 			value = set.String()
 		}
@@ -91,4 +87,12 @@ func withoutUser(text string) string {
 		scheme = i + len("://")
 	}
 	return text[:scheme] + text[at+1:]
+}
+
+func withoutUsers(list []string) []string {
+	without := make([]string, len(list))
+	for i, text := range list {
+		without[i] = withoutUser(text)
+	}
+	return without
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/linkerhq/linker/pkg/broker/kafka"
+	"github.com/linkerhq/linker/pkg/internal/polltest"
 )
 
 const produceKey = 0
@@ -79,16 +80,16 @@ func TestABrokerThatFreezesMakesLanesUnavailableAndUnhealthyUntilItGoesOn(t *tes
 	if err := p.Append(0, "", []byte("under way"), func(_ int64, err error) { under <- err }); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the lane refuses", func() bool {
+	polltest.Eventually(t, "the lane refuses", func() bool {
 		return errors.Is(p.Append(0, "", nil, func(int64, error) {}), kafka.ErrUnavailable)
 	})
 	if p.Healthy() == nil {
 		t.Error("the producer is healthy")
 	}
-	eventually(t, "the lane is unhealthy", func() bool { return !lane.Healthy() })
+	polltest.Eventually(t, "the lane is unhealthy", func() bool { return !lane.Healthy() })
 	close(frozen)
 	if err := receive(t, "the record that was under way", under); err != nil {
 		t.Error(err)
 	}
-	eventually(t, "the producer is healthy", func() bool { return p.Healthy() == nil })
+	polltest.Eventually(t, "the producer is healthy", func() bool { return p.Healthy() == nil })
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/linkerhq/linker/pkg/broker/kafka"
+	"github.com/linkerhq/linker/pkg/internal/polltest"
 	"github.com/linkerhq/linker/pkg/internal/porttest"
 )
 
@@ -221,14 +222,14 @@ func TestLanesChangeHandsWithoutReadingAnythingTwice(t *testing.T) {
 	}
 	stopFirst := newGroup(t, cfg, s.owner("first"))
 	appendEverywhere()
-	eventually(t, "the first has read", func() bool { return s.count() == 800 })
+	polltest.Eventually(t, "the first has read", func() bool { return s.count() == 800 })
 	newGroup(t, cfg, s.owner("second"))
-	eventually(t, "the second has lanes", func() bool { return len(s.owned("second")) == 2 })
+	polltest.Eventually(t, "the second has lanes", func() bool { return len(s.owned("second")) == 2 })
 	appendEverywhere()
-	eventually(t, "both have read", func() bool { return s.count() == 1600 })
+	polltest.Eventually(t, "both have read", func() bool { return s.count() == 1600 })
 	stopFirst()
 	appendEverywhere()
-	eventually(t, "the second has read everything", func() bool { return s.count() == 2400 })
+	polltest.Eventually(t, "the second has read everything", func() bool { return s.count() == 2400 })
 	if got := s.owned("second"); len(got) != lanes {
 		t.Errorf("the second has had lanes %v, want all", got)
 	}
@@ -248,10 +249,10 @@ func TestAFormerOwnerCannotCommit(t *testing.T) {
 	s := newTally()
 	newGroup(t, cfg, s.owner("first"))
 	appendAll(t, p, 3, "a", "b", "c")
-	eventually(t, "the first has read", func() bool { return s.count() == 3 })
+	polltest.Eventually(t, "the first has read", func() bool { return s.count() == 3 })
 	healthy := s.old[3].Healthy()
 	newGroup(t, cfg, s.owner("second"))
-	eventually(t, "the second has lanes", func() bool { return len(s.owned("second")) == 2 })
+	polltest.Eventually(t, "the second has lanes", func() bool { return len(s.owned("second")) == 2 })
 	if err := s.old[3].Commit(t.Context(), 1); !errors.Is(err, kafka.ErrFenced) {
 		t.Errorf("got %v, want %v", err, kafka.ErrFenced)
 	}
@@ -295,12 +296,12 @@ func TestAGroupFindsItsWayBackAfterTheBrokerRestarts(t *testing.T) {
 	s := newTally()
 	newGroup(t, cfg, s.owner("first"))
 	appendAll(t, p, 0, numbered(10)...)
-	eventually(t, "the first has read", func() bool { return s.count() == 10 })
+	polltest.Eventually(t, "the first has read", func() bool { return s.count() == 10 })
 	broker.Close()
 	startBroker(t, dir, port)
-	eventually(t, "the producer is healthy", func() bool { return p.Healthy() == nil })
+	polltest.Eventually(t, "the producer is healthy", func() bool { return p.Healthy() == nil })
 	appendAll(t, p, 0, "after")
-	eventually(t, "the record after the restart is read", func() bool {
+	polltest.Eventually(t, "the record after the restart is read", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return slices.Contains(s.seen[0], 10)
@@ -314,9 +315,9 @@ func TestARaisedGenerationForgetsWhatWasCommitted(t *testing.T) {
 	s := newTally()
 	appendAll(t, p, 0, "a")
 	stop := newGroup(t, cfg, s.owner("first"))
-	eventually(t, "the first has read", func() bool { return s.count() == 1 })
+	polltest.Eventually(t, "the first has read", func() bool { return s.count() == 1 })
 	stop()
 	cfg.Generation = 1
 	newGroup(t, cfg, s.owner("second"))
-	eventually(t, "the record is read again", func() bool { return s.count() == 2 })
+	polltest.Eventually(t, "the record is read again", func() bool { return s.count() == 2 })
 }

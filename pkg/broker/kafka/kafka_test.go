@@ -130,21 +130,6 @@ func numbered(n int) []string {
 	return values
 }
 
-// eventually looks again and again until ok, for at most 30 s.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	deadline := time.After(30 * time.Second)
-	for !ok() {
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
-}
-
 // receive waits for a value, for at most 30 s.
 func receive[T any](t *testing.T, what string, from <-chan T) T {
 	t.Helper()

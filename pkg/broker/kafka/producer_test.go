@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/linkerhq/linker/pkg/broker/kafka"
+	"github.com/linkerhq/linker/pkg/internal/polltest"
 	"github.com/linkerhq/linker/pkg/internal/porttest"
 )
 
@@ -189,7 +190,7 @@ func TestNothingAcknowledgedIsLostWhenTheBrokerRestarts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the lane refuses", func() bool {
+	polltest.Eventually(t, "the lane refuses", func() bool {
 		return errors.Is(p.Append(0, "", nil, func(int64, error) {}), kafka.ErrUnavailable)
 	})
 	if p.Healthy() == nil {
@@ -199,7 +200,7 @@ func TestNothingAcknowledgedIsLostWhenTheBrokerRestarts(t *testing.T) {
 	if got, least := receive(t, "the record that was under way", under), before[99]+1; got < least {
 		t.Errorf("the record that was under way got offset %d, want at least %d", got, least)
 	}
-	eventually(t, "the producer is healthy", func() bool { return p.Healthy() == nil })
+	polltest.Eventually(t, "the producer is healthy", func() bool { return p.Healthy() == nil })
 
 	got := readAll(t, cfg, 0, 101)
 	for i, want := range append(numbered(100), "under way") {
@@ -219,7 +220,7 @@ func TestHealthyNeedsTheTopics(t *testing.T) {
 	if err := kafka.EnsureTopics(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the producer is healthy", func() bool { return p.Healthy() == nil })
+	polltest.Eventually(t, "the producer is healthy", func() bool { return p.Healthy() == nil })
 }
 
 func TestDeadLettersAreWrittenBeforeRun(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"github.com/linkerhq/linker/pkg/broker/kafka"
 	"github.com/linkerhq/linker/pkg/certs/certtest"
 	"github.com/linkerhq/linker/pkg/internal/logtest"
+	"github.com/linkerhq/linker/pkg/internal/polltest"
 )
 
 const (
@@ -135,10 +136,10 @@ func TestWhatABrokerRefusesIsSaidAndTriedAgain(t *testing.T) {
 			go func() { ensured <- kafka.EnsureTopics(ctx, cfg) }()
 			stop := newGroup(t, cfg, func(context.Context, *kafka.Lane) error { return nil })
 			for _, line := range []string{"topics are not ready", "not in the group"} {
-				eventually(t, "it is said: "+line, func() bool { return lines.Lines(line) > 0 })
+				polltest.Eventually(t, "it is said: "+line, func() bool { return lines.Lines(line) > 0 })
 			}
 			began := time.Now()
-			eventually(t, "more attempts were made", func() bool { return time.Since(began) > time.Second })
+			polltest.Eventually(t, "more attempts were made", func() bool { return time.Since(began) > time.Second })
 			select {
 			case err := <-ensured:
 				t.Errorf("it gave up: %v", err)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/linkerhq/linker/pkg/broker/nats"
 	"github.com/linkerhq/linker/pkg/embedded"
+	"github.com/linkerhq/linker/pkg/internal/polltest"
 	"github.com/linkerhq/linker/pkg/internal/porttest"
 )
 
@@ -50,21 +51,6 @@ func flush(t *testing.T, c *nats.Conn) {
 	t.Helper()
 	if err := c.Flush(t.Context()); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// eventually looks again and again until ok, for at most 30 s.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	deadline := time.After(30 * time.Second)
-	for !ok() {
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatalf("waited in vain until %s", what)
-		}
 	}
 }
 
@@ -118,7 +104,7 @@ func TestPublishingFailsAtOnceWithoutAServerAndWorksWhenItComes(t *testing.T) {
 		t.Errorf("flush before the server came: %v", err)
 	}
 	server := startServer(t, port)
-	eventually(t, "it is connected", c.Connected)
+	polltest.Eventually(t, "it is connected", c.Connected)
 	flush(t, c)
 	if err := c.Publish("s", []byte("first")); err != nil {
 		t.Fatal(err)
@@ -128,9 +114,9 @@ func TestPublishingFailsAtOnceWithoutAServerAndWorksWhenItComes(t *testing.T) {
 	}
 
 	server.Close()
-	eventually(t, "publishing fails", func() bool { return errors.Is(c.Publish("s", []byte("lost")), nats.ErrDisconnected) })
+	polltest.Eventually(t, "publishing fails", func() bool { return errors.Is(c.Publish("s", []byte("lost")), nats.ErrDisconnected) })
 	startServer(t, port)
-	eventually(t, "it is connected again", c.Connected)
+	polltest.Eventually(t, "it is connected again", c.Connected)
 	flush(t, c)
 	if err := c.Publish("s", []byte("second")); err != nil {
 		t.Fatal(err)
@@ -222,7 +208,7 @@ func TestWhatASlowHandlerLosesIsCountedPerSubject(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "the loss is counted", func() bool { return dropped(t, registry) == more })
+	polltest.Eventually(t, "the loss is counted", func() bool { return dropped(t, registry) == more })
 	close(release)
 	if err := sub.Stop(); err != nil {
 		t.Fatal(err)

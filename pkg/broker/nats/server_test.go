@@ -19,6 +19,7 @@ import (
 	"github.com/linkerhq/linker/pkg/broker/nats"
 	"github.com/linkerhq/linker/pkg/certs/certtest"
 	"github.com/linkerhq/linker/pkg/internal/logtest"
+	"github.com/linkerhq/linker/pkg/internal/polltest"
 	"github.com/linkerhq/linker/pkg/internal/porttest"
 )
 
@@ -82,8 +83,8 @@ func TestEveryWayToLogInOverTLSWorks(t *testing.T) {
 		"credentials":       {URL: at("nats", nil, startReal(t, operator)), CredentialsFile: credentials},
 	} {
 		c, lines := connectTo(t, s)
-		eventually(t, name+" are accepted", c.Connected)
-		eventually(t, name+" are logged", func() bool { return lines.Lines("live plane connected") == 1 })
+		polltest.Eventually(t, name+" are accepted", c.Connected)
+		polltest.Eventually(t, name+" are logged", func() bool { return lines.Lines("live plane connected") == 1 })
 		if strings.Contains(lines.String(), password) || strings.Contains(lines.String(), url.PathEscape(password)) {
 			t.Errorf("%s: a secret was logged: %s", name, lines)
 		}
@@ -141,9 +142,9 @@ func TestARefusedConnectionIsSoughtUntilItIsLetIn(t *testing.T) {
 	port := porttest.Lasting(t)
 	refusing := startReal(t, &server.Options{Port: port, Username: user, Password: "another"})
 	c, lines := connectTo(t, nats.Server{URL: at("nats", url.UserPassword(user, password), refusing)})
-	eventually(t, "the refusal is said", func() bool { return lines.Lines("refuses the user, the password") > 0 })
+	polltest.Eventually(t, "the refusal is said", func() bool { return lines.Lines("refuses the user, the password") > 0 })
 	began := time.Now()
-	eventually(t, "more attempts were made", func() bool { return time.Since(began) > 2*time.Second })
+	polltest.Eventually(t, "more attempts were made", func() bool { return time.Since(began) > 2*time.Second })
 	if c.Connected() {
 		t.Error("it is connected")
 	}
@@ -152,17 +153,17 @@ func TestARefusedConnectionIsSoughtUntilItIsLetIn(t *testing.T) {
 	}
 	stopReal(refusing)
 	accepting := startReal(t, &server.Options{Port: port, Username: user, Password: password})
-	eventually(t, "it is let in", c.Connected)
+	polltest.Eventually(t, "it is let in", c.Connected)
 
 	// And the same after it was connected.
 	stopReal(accepting)
 	refusing = startReal(t, &server.Options{Port: port, Username: user, Password: "another"})
-	eventually(t, "the refusal is said again", func() bool { return lines.Lines("refuses the user, the password") > 1 })
+	polltest.Eventually(t, "the refusal is said again", func() bool { return lines.Lines("refuses the user, the password") > 1 })
 	began = time.Now()
-	eventually(t, "more attempts were made", func() bool { return time.Since(began) > 2*time.Second })
+	polltest.Eventually(t, "more attempts were made", func() bool { return time.Since(began) > 2*time.Second })
 	stopReal(refusing)
 	startReal(t, &server.Options{Port: port, Username: user, Password: password})
-	eventually(t, "it is let in again", c.Connected)
+	polltest.Eventually(t, "it is let in again", c.Connected)
 	if strings.Contains(lines.String(), password) || strings.Contains(lines.String(), url.PathEscape(password)) || lines.Lines("closed for good") > 0 {
 		t.Errorf("logged: %s", lines)
 	}
@@ -186,7 +187,7 @@ func TestWhyThereIsNoConnectionIsSaid(t *testing.T) {
 		"a client without a cert": {nats.Server{URL: at("tls", nil, strict), CAFile: authority.File()}, "does not fit our TLS"},
 	} {
 		_, lines := connectTo(t, c.server)
-		eventually(t, name+" is said", func() bool { return lines.Lines("live plane not reached") == 1 })
+		polltest.Eventually(t, name+" is said", func() bool { return lines.Lines("live plane not reached") == 1 })
 		if lines.Lines(c.want) != 1 {
 			t.Errorf("%s: %q is missing: %s", name, c.want, lines)
 		}
@@ -197,11 +198,11 @@ func TestAServerThatTakesLittleIsWarnedOf(t *testing.T) {
 	t.Parallel()
 	for most, want := range map[int32]int{1<<20 - 1: 1, 1 << 20: 0} {
 		c, lines := connectTo(t, nats.Server{URL: at("nats", nil, startReal(t, &server.Options{MaxPayload: most}))})
-		eventually(t, "it is connected", func() bool { return lines.Lines("live plane connected") == 1 })
+		polltest.Eventually(t, "it is connected", func() bool { return lines.Lines("live plane connected") == 1 })
 		if err := c.Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the warning", func() bool { return lines.Lines("max_payload") == want })
+		polltest.Eventually(t, "the warning", func() bool { return lines.Lines("max_payload") == want })
 		if got := c.MaxPayload(); got != int64(most) {
 			t.Errorf("it takes %d bytes, want %d", got, most)
 		}

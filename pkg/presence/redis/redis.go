@@ -115,34 +115,35 @@ func (r *Registry) Close() error {
 // The leases are one hash: name → "<incarnation> <expires, ms since 1970>". A
 // field that has expired counts as absent; View clears it away.
 const (
-	renewScript = `
+	clock = `
+local t = redis.call('TIME')
+local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)`
+
+	// unburied goes on if the incarnation was not buried: holder is then who has a
+	// lease of that name that stands, or nil.
+	unburied = `
 if redis.call('EXISTS', KEYS[2]) == 1 then
   return 2
-end
-local t = redis.call('TIME')
-local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+end` + clock + `
+local holder, expires
 local held = redis.call('HGET', KEYS[1], ARGV[1])
 if held then
-  local incarnation, expires = string.match(held, '^(%x+) (%d+)$')
-  if incarnation ~= ARGV[2] and tonumber(expires) > now then
-    return 0
+  holder, expires = string.match(held, '^(%x+) (%d+)$')
+  if tonumber(expires) <= now then
+    holder = nil
   end
+end`
+
+	renewScript = unburied + `
+if holder and holder ~= ARGV[2] then
+  return 0
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. string.format('%.0f', now + tonumber(ARGV[3])))
 return 1`
 
-	buryScript = `
-if redis.call('EXISTS', KEYS[2]) == 1 then
-  return 2
-end
-local t = redis.call('TIME')
-local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
-local held = redis.call('HGET', KEYS[1], ARGV[1])
-if held then
-  local incarnation, expires = string.match(held, '^(%x+) (%d+)$')
-  if incarnation == ARGV[2] and tonumber(expires) > now then
-    return 0
-  end
+	buryScript = unburied + `
+if holder == ARGV[2] then
+  return 0
 end
 redis.call('SET', KEYS[2], '1', 'PX', ARGV[3])
 return 1`
@@ -160,9 +161,7 @@ local marker = redis.call('GET', KEYS[2])
 if not marker then
   marker = ARGV[1]
   redis.call('SET', KEYS[2], marker)
-end
-local t = redis.call('TIME')
-local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+end` + clock + `
 local answer = {marker}
 local leases = redis.call('HGETALL', KEYS[1])
 for i = 1, #leases, 2 do

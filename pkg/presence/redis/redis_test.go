@@ -13,6 +13,7 @@ import (
 
 	"github.com/linkerhq/linker/pkg/embedded"
 	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/internal/polltest"
 	"github.com/linkerhq/linker/pkg/internal/porttest"
 	"github.com/linkerhq/linker/pkg/presence"
 	"github.com/linkerhq/linker/pkg/presence/redis"
@@ -112,7 +113,7 @@ func TestWhoIsDeclaredDeadLearnsOfIt(t *testing.T) {
 	}
 	bury(first, false, false) // its lease stands
 	must(t, r.Renew(t.Context(), first, 30*time.Millisecond))
-	eventually(t, "its lease has run out", func() bool { return len(leases(t, r)) == 0 })
+	polltest.Eventually(t, "its lease has run out", func() bool { return len(leases(t, r)) == 0 })
 	bury(first, true, true)
 	bury(first, true, false)
 	if err := r.Renew(t.Context(), first, ttl); !errors.Is(err, redis.ErrBuried) {
@@ -135,7 +136,7 @@ func TestALeaseEndsByItself(t *testing.T) {
 	r := open(t)
 	first, second := connector("c1", 1), connector("c1", 2)
 	must(t, r.Renew(t.Context(), first, 30*time.Millisecond))
-	eventually(t, "the lease has ended", func() bool { return len(leases(t, r)) == 0 })
+	polltest.Eventually(t, "the lease has ended", func() bool { return len(leases(t, r)) == 0 })
 	must(t, r.Renew(t.Context(), second, ttl))
 	if got := leases(t, r); !slices.Equal(got, []ident.Connector{second}) {
 		t.Errorf("leases of the successor: %v", got)
@@ -268,7 +269,7 @@ func TestPlacesEndByThemselves(t *testing.T) {
 	c := connector("c1", 1)
 	must(t, r.Renew(t.Context(), c, time.Minute))
 	must(t, r.Put(t.Context(), c, map[uint64]ident.UserID{1: "ANZ-1"}, nil, 400*time.Millisecond))
-	eventually(t, "the place is forgotten", func() bool {
+	polltest.Eventually(t, "the place is forgotten", func() bool {
 		got, err := r.Locate(t.Context(), "ANZ-1")
 		must(t, err)
 		return len(got) == 0
@@ -294,20 +295,5 @@ func TestABadURLDoesNotGetIntoTheError(t *testing.T) {
 	_, err := redis.Open(redis.Config{Server: redis.Server{URL: "redis://:secret@host:port/x"}, Domain: "domain-01", Log: slog.New(slog.DiscardHandler)})
 	if err == nil || strings.Contains(err.Error(), "secret") {
 		t.Errorf("got %v", err)
-	}
-}
-
-// eventually looks again and again until ok, for at most 30 s.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	deadline := time.After(30 * time.Second)
-	for !ok() {
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatalf("waited in vain until %s", what)
-		}
 	}
 }

@@ -37,15 +37,42 @@ type storeJob struct {
 	announce []mailbox.Announced
 	save     *mailbox.LaneChange
 	bury     []custody.Burial
-	reads    []custody.Read
-	counts   []custody.Count
-	loads    []ident.UserID
-	usages   []ident.UserID
-	expire   []custody.Expiration
+	asked    questions
 }
 
 func (j *storeJob) empty() bool {
-	return len(j.put)+len(j.mark)+len(j.del)+len(j.proved)+len(j.announce)+len(j.bury)+len(j.reads)+len(j.counts)+len(j.loads)+len(j.usages)+len(j.expire) == 0 && j.save == nil
+	return len(j.put)+len(j.mark)+len(j.del)+len(j.proved)+len(j.announce)+len(j.bury) == 0 && j.save == nil && j.asked.empty()
+}
+
+func (j *storeJob) append(other *storeJob) {
+	j.put = append(j.put, other.put...)
+	j.mark = append(j.mark, other.mark...)
+	j.del = append(j.del, other.del...)
+	j.proved = append(j.proved, other.proved...)
+	j.announce = append(j.announce, other.announce...)
+	j.bury = append(j.bury, other.bury...)
+	j.asked.append(&other.asked)
+}
+
+// questions are what the store is to read.
+type questions struct {
+	reads  []custody.Read
+	counts []custody.Count
+	loads  []ident.UserID
+	usages []ident.UserID
+	expire []custody.Expiration
+}
+
+func (a *questions) empty() bool {
+	return len(a.reads)+len(a.counts)+len(a.loads)+len(a.usages)+len(a.expire) == 0
+}
+
+func (a *questions) append(other *questions) {
+	a.reads = append(a.reads, other.reads...)
+	a.counts = append(a.counts, other.counts...)
+	a.loads = append(a.loads, other.loads...)
+	a.usages = append(a.usages, other.usages...)
+	a.expire = append(a.expire, other.expire...)
 }
 
 // storeQueue is the lane's way to the store: whatever gathers while one job is
@@ -87,22 +114,13 @@ func (q *storeQueue) add(change func(*storeJob)) {
 
 // effects adds what a round of the actor wants of the store.
 func (q *storeQueue) effects(fx *custody.Effects) {
-	if len(fx.Put)+len(fx.Mark)+len(fx.Delete)+len(fx.DeleteProved)+len(fx.Announce)+len(fx.Bury)+len(fx.Reads)+len(fx.Counts)+len(fx.Loads)+len(fx.Usages)+len(fx.Expirations) == 0 {
-		return
+	wanted := storeJob{
+		put: fx.Put, mark: fx.Mark, del: fx.Delete, proved: fx.DeleteProved, announce: fx.Announce, bury: fx.Bury,
+		asked: questions{reads: fx.Reads, counts: fx.Counts, loads: fx.Loads, usages: fx.Usages, expire: fx.Expirations},
 	}
-	q.add(func(j *storeJob) {
-		j.put = append(j.put, fx.Put...)
-		j.mark = append(j.mark, fx.Mark...)
-		j.del = append(j.del, fx.Delete...)
-		j.proved = append(j.proved, fx.DeleteProved...)
-		j.announce = append(j.announce, fx.Announce...)
-		j.bury = append(j.bury, fx.Bury...)
-		j.reads = append(j.reads, fx.Reads...)
-		j.counts = append(j.counts, fx.Counts...)
-		j.loads = append(j.loads, fx.Loads...)
-		j.usages = append(j.usages, fx.Usages...)
-		j.expire = append(j.expire, fx.Expirations...)
-	})
+	if !wanted.empty() {
+		q.add(func(j *storeJob) { j.append(&wanted) })
+	}
 }
 
 // drain waits until nothing waits and nothing is under way, or until the time.
@@ -163,15 +181,12 @@ func (q *storeQueue) run(ctx context.Context, stop context.CancelCauseFunc) {
 // leave gives what a job could not read to the next one, after a pause: what one
 // user's rows do not let through must not hold up everybody else's.
 func (q *storeQueue) leave(ctx context.Context, j *storeJob) bool {
-	if len(j.reads)+len(j.counts)+len(j.loads)+len(j.usages)+len(j.expire) == 0 {
+	if j.asked.empty() {
 		return true
 	}
 	q.add(func(next *storeJob) {
-		next.reads = append(j.reads, next.reads...)
-		next.counts = append(j.counts, next.counts...)
-		next.loads = append(j.loads, next.loads...)
-		next.usages = append(j.usages, next.usages...)
-		next.expire = append(j.expire, next.expire...)
+		j.asked.append(&next.asked)
+		next.asked = j.asked
 	})
 	select {
 	case <-time.After(readAgain):
@@ -342,35 +357,35 @@ func each[T any](list []T, do func(T) error) ([]T, error) {
 // that were in vain stay in the job.
 func (q *storeQueue) read(ctx context.Context, j *storeJob) error {
 	var errs [5]error
-	j.reads, errs[0] = each(j.reads, func(r custody.Read) error {
+	j.asked.reads, errs[0] = each(j.asked.reads, func(r custody.Read) error {
 		rows, more, err := q.store.Read(ctx, r.Query)
 		if err == nil {
 			q.inbox.put(&custody.RowsRead{Read: r, Rows: rows, More: more})
 		}
 		return err
 	})
-	j.counts, errs[1] = each(j.counts, func(c custody.Count) error {
+	j.asked.counts, errs[1] = each(j.asked.counts, func(c custody.Count) error {
 		n, err := q.store.Count(ctx, c.Query)
 		if err == nil {
 			q.inbox.put(&custody.Counted{Count: c, N: n})
 		}
 		return err
 	})
-	j.loads, errs[2] = each(j.loads, func(u ident.UserID) error {
+	j.asked.loads, errs[2] = each(j.asked.loads, func(u ident.UserID) error {
 		a, found, err := q.store.GetAnnounced(ctx, q.lane.Number(), u)
 		if err == nil {
 			q.inbox.put(&custody.Loaded{User: u, Announced: a, Found: found})
 		}
 		return err
 	})
-	j.usages, errs[3] = each(j.usages, func(u ident.UserID) error {
+	j.asked.usages, errs[3] = each(j.asked.usages, func(u ident.UserID) error {
 		usage, err := q.store.Usage(ctx, string(u))
 		if err == nil {
 			q.inbox.put(&custody.UsageRead{User: u, Usage: usage})
 		}
 		return err
 	})
-	j.expire, errs[4] = each(j.expire, func(e custody.Expiration) error {
+	j.asked.expire, errs[4] = each(j.asked.expire, func(e custody.Expiration) error {
 		rows, err := q.store.Expired(ctx, q.lane.Number(), e.Before, e.Limit)
 		if err == nil {
 			q.inbox.put(&custody.RowsExpired{Expiration: e, Rows: rows})

@@ -37,20 +37,24 @@ type Roll struct {
 
 	mu    sync.Mutex
 	watch presence.Watch // guarded by mu
-	// dead holds, guarded by mu, whom the watch takes for dead since somebody
-	// asked: true once the registry has them buried.
-	dead map[ident.Connector]bool
-	// asked holds, guarded by mu, since when somebody asks about connectors that no
-	// view has shown: they may be about to take their lease.
-	asked map[ident.Connector]time.Time
-	read  bool // guarded by mu: the registry has answered at least once
-	away  bool // guarded by mu: its last answer was an error
+	// suspects holds, guarded by mu, whom the watch takes for dead.
+	suspects map[ident.Connector]suspect
+	read     bool // guarded by mu: the registry has answered at least once
+	away     bool // guarded by mu: its last answer was an error
+}
+
+// suspect is a connector that seems to be dead.
+type suspect struct {
+	buried bool // the registry has it: it is dead, for ever
+	// asked is when somebody first asked about a connector that no view has shown,
+	// which may be about to take its lease; zero if the watch has seen it go.
+	asked time.Time
 }
 
 // New returns a roll on which nobody is known yet.
 func New(registry Registry, log *slog.Logger, metrics prometheus.Registerer) (*Roll, error) {
 	r := &Roll{
-		registry: registry, log: log, dead: map[ident.Connector]bool{}, asked: map[ident.Connector]time.Time{},
+		registry: registry, log: log, suspects: map[ident.Connector]suspect{},
 		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "linker_roll_failures_total", Help: "Looks at the connectors' leases that were in vain."}),
 	}
 	connectors := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "linker_roll_connectors_count", Help: "Connectors of the domain whose leases stand."}, func() float64 {
@@ -88,8 +92,8 @@ func (r *Roll) look(ctx context.Context) {
 	}
 	r.mu.Lock()
 	for _, c := range r.watch.Observe(time.Now(), view, err) {
-		if !r.dead[c] {
-			r.dead[c] = false
+		if !r.suspects[c].buried {
+			r.suspects[c] = suspect{}
 		}
 	}
 	changed := r.away != (err != nil)
@@ -114,8 +118,8 @@ func (r *Roll) look(ctx context.Context) {
 func (r *Roll) bury(ctx context.Context) {
 	r.mu.Lock()
 	var list []ident.Connector
-	for c, buried := range r.dead {
-		if !buried && time.Since(r.asked[c]) >= presence.Patience {
+	for c, s := range r.suspects {
+		if !s.buried && time.Since(s.asked) >= presence.Patience {
 			list = append(list, c)
 		}
 	}
@@ -127,11 +131,10 @@ func (r *Roll) bury(ctx context.Context) {
 			return
 		}
 		r.mu.Lock()
-		delete(r.asked, c)
 		if buried {
-			r.dead[c] = true
+			r.suspects[c] = suspect{buried: true}
 		} else {
-			delete(r.dead, c)
+			delete(r.suspects, c)
 		}
 		r.mu.Unlock()
 		if news {
@@ -161,11 +164,9 @@ func (r *Roll) Settled() bool {
 func (r *Roll) Dead(c ident.Connector) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.dead[c] {
-		return true
+	s, noted := r.suspects[c]
+	if !noted && r.watch.State(c) == presence.Dead {
+		r.suspects[c] = suspect{asked: time.Now()}
 	}
-	if _, noted := r.dead[c]; !noted && r.watch.State(c) == presence.Dead {
-		r.dead[c], r.asked[c] = false, time.Now()
-	}
-	return false
+	return s.buried
 }

@@ -20,10 +20,13 @@ export GOFLAGS := $(strip $(shell go env GOFLAGS) -buildvcs=false)
 
 .DEFAULT_GOAL := build
 
-# One domain in one process; Ctrl-C drains and ends it.
+# How many domains make run starts, 1 to 16, linked in a ring; without it those of the network file, one at first.
+DOMAINS ?=
+
+# A network of domains in one process; Ctrl-C drains and ends it.
 .PHONY: run
 run: build
-	@exec $(BIN)/standalone $(ARGS)
+	@exec $(BIN)/standalone $(if $(DOMAINS),--domains '$(DOMAINS)') $(ARGS)
 
 # All programs, into bin. VERSION is what --version says; without it, devel.
 PROGRAMS := ./connector/cmd/connector ./processor/cmd/processor ./metaserver/cmd/metaserver ./standalone/cmd/console ./standalone

@@ -16,6 +16,7 @@ import (
 	"github.com/linkerhq/linker/pkg/broker/nats"
 	"github.com/linkerhq/linker/pkg/certs"
 	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/link"
 	"github.com/linkerhq/linker/pkg/presence/redis"
 	"github.com/linkerhq/linker/pkg/wire"
 )
@@ -33,6 +34,8 @@ type Config struct {
 	// when they change; both empty: ws.
 	TLSCert, TLSKey string
 
+	LinkTLS link.Certificates // proves to neighbouring domains who we are, on links without a key; zero: nothing does
+
 	Kafka           kafka.Server
 	KafkaGeneration uint32 // raised by an operator after the topic was made anew; default 1
 	Lanes           int    // of the domain, the same for ever; default 24
@@ -47,10 +50,11 @@ type Config struct {
 	DrainFor       time.Duration // how long the end may take at most; default 25 s
 }
 
-// Deps is what the surrounding program gives. Every field is needed.
+// Deps is what the surrounding program gives. Every field but Ready is needed.
 type Deps struct {
 	Log     *slog.Logger
 	Metrics *prometheus.Registry
+	Ready   func() error // asked by GET /readyz, from many goroutines, once the connector is ready; nil: nothing more
 }
 
 const (
@@ -89,7 +93,7 @@ func (c Config) validate() error {
 		wrong(err != nil, "TLS for clients: %w", err)
 	}
 	wrong(c.Lanes < 1, "lanes: %d, expected at least 1", c.Lanes)
-	mistakes = append(mistakes, c.Kafka.Validate(), c.NATS.Validate(), c.Redis.Validate())
+	mistakes = append(mistakes, c.LinkTLS.Validate(), c.Kafka.Validate(), c.NATS.Validate(), c.Redis.Validate())
 	wrong(c.MetaURL == "", "meta server URL: none given")
 	wrong(c.FrameLimit < 1024 || c.FrameLimit > maxFrameLimit, "frame limit: %d bytes, expected 1024 to %d", c.FrameLimit, maxFrameLimit)
 	for _, origin := range c.AllowedOrigins {

@@ -64,11 +64,13 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 		// a slow one holds up nobody.
 		c.listener = tls.NewListener(c.listener, secure)
 	}
-	c.ops, err = run.NewOps(cfg.HTTP, deps.Metrics, deps.Log, c.ready)
+	c.ops, err = run.NewOps(cfg.HTTP, deps.Metrics, deps.Log, c.readyz)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("bind the connector's HTTP port %s: %w", cfg.HTTP, err), c.listener.Close())
 	}
-	c.links, err = linkport.New(cfg.Link, deps.Log, deps.Metrics)
+	c.links, err = linkport.New(linkport.Config{
+		Domain: cfg.Domain, Address: cfg.Link, Lanes: cfg.Lanes, Certificates: cfg.LinkTLS, Log: deps.Log, Metrics: deps.Metrics,
+	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("bind the link port %s: %w", cfg.Link, err), c.listener.Close(), c.ops.Close())
 	}
@@ -107,13 +109,23 @@ func (c *Connector) Close() error {
 	return errors.Join(c.listener.Close(), c.ops.Close(), c.links.Close())
 }
 
-// ready says why no client can log in and send.
-func (c *Connector) ready() error {
+// Ready says why no client can log in and send; nil means that one can.
+func (c *Connector) Ready() error {
 	p := c.parts.Load()
 	if p == nil {
 		return errors.New("not serving")
 	}
 	return p.ready()
+}
+
+// readyz is what the HTTP port says: the connector first, then what it was told to
+// ask in addition.
+func (c *Connector) readyz() error {
+	err := c.Ready()
+	if err != nil || c.deps.Ready == nil {
+		return err
+	}
+	return c.deps.Ready()
 }
 
 // Run serves until ctx ends or a part fails for good, and drains. It returns

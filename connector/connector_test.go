@@ -70,7 +70,8 @@ func newDomain(t *testing.T) *domain {
 	}
 	t.Cleanup(store.Close)
 	network, err := topology.New(1, topology.Network{
-		Domains: []topology.Domain{{Name: "domain-01", URLs: []string{"ws://127.0.0.1:1"}}},
+		Domains: []topology.Domain{{Name: "domain-01", URLs: []string{"ws://127.0.0.1:1", "tcp://127.0.0.1:2"}}, {Name: "domain-02", URLs: []string{"tcp://127.0.0.1:3"}}},
+		Links:   []topology.Link{neighbourLink()},
 		Apps:    []topology.App{{Name: "ANZ", AppID: "app-1", Master: "ANZ-1"}},
 	})
 	if err != nil {

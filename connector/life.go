@@ -58,6 +58,10 @@ func (c *Connector) live(ctx context.Context, entry *door) error {
 		}
 		return err
 	})
+	// Links end first: meanwhile neighbours hand over to another connector.
+	open, closeLinks := context.WithCancel(work)
+	defer closeLinks()
+	begin("serve links", func(context.Context) error { return c.links.Serve(open, p.links()) })
 	running.Go(func() { c.warnOfOpenApps(work, p) })
 	c.parts.Store(p)
 	c.deps.Log.Info("connector serves", "name", c.cfg.Name, "domain", c.cfg.Domain, "websocket", c.Addr().String(), "http", c.HTTPAddr().String())
@@ -68,6 +72,7 @@ func (c *Connector) live(ctx context.Context, entry *door) error {
 	case failure = <-failed:
 	}
 	c.parts.Store(nil)
+	closeLinks()
 	if errors.Is(failure, lease.ErrLost) {
 		c.drain(work, p, server, rebirthFor, session.CauseAsleep)
 	} else {

@@ -11,6 +11,7 @@ import (
 	"github.com/linkerhq/linker/connector/internal/downlink"
 	"github.com/linkerhq/linker/connector/internal/gateway"
 	"github.com/linkerhq/linker/connector/internal/lease"
+	"github.com/linkerhq/linker/connector/internal/linkport"
 	"github.com/linkerhq/linker/connector/internal/roster"
 	"github.com/linkerhq/linker/connector/internal/uplink"
 	"github.com/linkerhq/linker/pkg/broker/kafka"
@@ -140,6 +141,14 @@ func (p *parts) ready() error {
 	return p.downlink.Ready()
 }
 
+// links is what neighbouring domains bring their messages to.
+func (p *parts) links() linkport.Deps {
+	return linkport.Deps{
+		Log: p.producer, Plane: plane{p.nats}, Lanes: p.downlink, Network: p.feed,
+		Unavailable: kafka.ErrUnavailable, TooLarge: kafka.ErrTooLarge,
+	}
+}
+
 // close gives back the lease and ends all connections. Nothing may run any more.
 func (p *parts) close(ctx context.Context) {
 	p.lease.Release(ctx)
@@ -155,7 +164,7 @@ func (p *parts) disconnect() {
 	}
 }
 
-// plane is the live plane as downlink sees it.
+// plane is the live plane as downlink and the link port see it.
 type plane struct{ *nats.Conn }
 
 func (p plane) Subscribe(subject string, handle func(data []byte)) (stop func() error, err error) {

@@ -4,10 +4,11 @@ import (
 	"bufio"
 	"context"
 	"debug/elf"
-	"encoding/json"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/compose-spec/compose-go/v2/types"
+
+	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/topology"
 )
 
 const (
@@ -195,7 +201,10 @@ func TestImagesAreBuiltFromWhatTheDockerfileCopies(t *testing.T) {
 		})
 	}
 	binary := filepath.Join(b.build(t, "metaserver").dir, "linker")
-	t.Run("the meta server serves the network of compose", func(t *testing.T) { servesTheNetwork(t, binary) })
+	for _, d := range []deployment{oneDomain(), fourDomains()} {
+		t.Run("the meta server serves the network of "+d.file, func(t *testing.T) { servesTheNetwork(t, binary, d) })
+	}
+	t.Run("the meta server takes the network of docs/network.md", func(t *testing.T) { takesTheExample(t, binary) })
 }
 
 func output(t *testing.T, binary string, args ...string) string {
@@ -246,9 +255,9 @@ func oneStaticBinary(t *testing.T, dir, binary string) {
 }
 
 // servesTheNetwork starts the meta server as its container does, but for the port.
-func servesTheNetwork(t *testing.T, binary string) {
+func servesTheNetwork(t *testing.T, binary string, d deployment) {
 	t.Helper()
-	p := project(t)
+	p := d.project(t)
 	s := p.Services["metaserver"]
 	file := *s.Environment["LINKER_FILE"]
 	mount := s.Volumes[0]
@@ -256,10 +265,23 @@ func servesTheNetwork(t *testing.T, binary string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
+	address, stop := serve(t, binary, filepath.Join(mount.Source, inside), environment(s))
 	defer stop()
-	command := exec.CommandContext(ctx, binary, "--listen", "127.0.0.1:0", "--file", filepath.Join(mount.Source, inside))
-	command.Env = environment(s)
+	output(t, binary, "--probe", "http://"+address+"/readyz")
+	network := snapshot(t, "http://"+address+"/snapshot", *s.Environment["LINKER_TOKEN"])
+	leadsToItsConnectors(t, network, d.ours(t, p))
+	if d == fourDomains() {
+		isTheRing(t, network)
+	}
+}
+
+// serve starts the meta server with a file, and returns where it listens. stop ends
+// it, and waits.
+func serve(t *testing.T, binary, file string, environ []string) (address string, stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	command := exec.CommandContext(ctx, binary, "--listen", "127.0.0.1:0", "--file", file)
+	command.Env = environ
 	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
 	log, err := command.StderrPipe()
 	if err != nil {
@@ -268,38 +290,118 @@ func servesTheNetwork(t *testing.T, binary string) {
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
 	}
-	address := firstMatch(log, regexp.MustCompile(`listen=(127\.0\.0\.1:[1-9]\d*)`))
+	var said strings.Builder
+	address = firstMatch(io.TeeReader(log, &said), regexp.MustCompile(`listen=(127\.0\.0\.1:[1-9]\d*)`))
 	if address == "" {
-		t.Fatalf("the meta server did not start: %v", command.Wait())
+		cancel()
+		t.Fatalf("the meta server did not start: %v\n%s", command.Wait(), said.String())
 	}
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
 		_, _ = io.Copy(io.Discard, log)
 	}()
-	output(t, binary, "--probe", "http://"+address+"/readyz")
+	return address, func() {
+		cancel()
+		<-read
+		if err := command.Wait(); command.ProcessState.ExitCode() != 0 {
+			t.Errorf("the meta server ended after SIGTERM with %v: %v", command.ProcessState, err)
+		}
+	}
+}
 
-	named := clientPorts(t, "http://"+address+"/domains")
-	var published []string
-	for name, s := range ours(t, p) {
-		if strings.HasPrefix(name, "connector") {
-			for _, port := range s.Ports {
-				if port.Target == 8088 || port.Target == 9089 {
-					published = append(published, port.Published)
+// snapshot is what a meta server tells services.
+func snapshot(t *testing.T, url, token string) *topology.Snapshot {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	network, err := topology.Decode(body)
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", res.Status, err, body)
+	}
+	return network
+}
+
+// leadsToItsConnectors checks that the urls of each domain, as clients of this
+// machine and containers see them, are those of its connectors.
+func leadsToItsConnectors(t *testing.T, network *topology.Snapshot, services map[string]types.ServiceConfig) {
+	t.Helper()
+	var named []string
+	for _, domain := range network.Network().Domains {
+		for _, text := range domain.URLs {
+			u, err := url.Parse(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			port := uint32(8088)
+			if u.Scheme == "tcp" {
+				port = 9089
+			}
+			for name, s := range services {
+				of := s.Environment["LINKER_DOMAIN"]
+				if s.Build.Target == "connector" && reaches(u, name, s, port) && *of == domain.Name {
+					named = append(named, fmt.Sprint(name, " ", u.Scheme))
 				}
 			}
 		}
 	}
-	slices.Sort(named)
-	slices.Sort(published)
-	if !slices.Equal(named, published) {
-		t.Errorf("the network names the ports %v of connectors; published are %v", named, published)
+	var want []string
+	for name, s := range services {
+		if s.Build.Target == "connector" {
+			want = append(want, name+" tcp", name+" ws")
+		}
 	}
+	slices.Sort(named)
+	slices.Sort(want)
+	if !slices.Equal(named, want) {
+		t.Errorf("the urls of the network lead to %v, want %v", named, want)
+	}
+}
 
-	stop()
-	<-read
-	if err := command.Wait(); command.ProcessState.ExitCode() != 0 {
-		t.Errorf("the meta server ended after SIGTERM with %v: %v", command.ProcessState, err)
+// reaches says whether a url leads to a port of a service: by the service's name,
+// or as published on this machine.
+func reaches(u *url.URL, name string, s types.ServiceConfig, port uint32) bool {
+	if u.Hostname() == name {
+		return u.Port() == strconv.FormatUint(uint64(port), 10)
+	}
+	return u.Hostname() == "127.0.0.1" && slices.ContainsFunc(s.Ports, func(p types.ServicePortConfig) bool {
+		return p.Target == port && p.Published == u.Port()
+	})
+}
+
+// isTheRing checks links and distributions of the four domains.
+func isTheRing(t *testing.T, network *topology.Snapshot) {
+	t.Helper()
+	var links []string
+	for _, l := range network.Network().Links {
+		links = append(links, l.N1+" "+l.N2)
+		if l.Key != "" || l.Insecure {
+			t.Errorf("the link of %s with %s is not proved by certificates", l.N1, l.N2)
+		}
+	}
+	want := []string{"domain-01 domain-02", "domain-02 domain-03", "domain-03 domain-04", "domain-04 domain-01"}
+	if !slices.Equal(links, want) {
+		t.Errorf("the links are %v, want %v", links, want)
+	}
+	for user, home := range map[string]string{
+		"ANZ-0": "domain-01", "ANZ-999999": "domain-01", "ANZ-1000000": "domain-02", "BNZ-2999999": "domain-02",
+		"ANZ-3000000": "domain-03", "CNZ-5999999": "domain-03", "ANZ-6000000": "domain-04", "ANZ-999999999999999999": "domain-04",
+	} {
+		if got := network.HomeOf(ident.UserID(user), ""); got != home {
+			t.Errorf("%s is at home in %q, want %s", user, got, home)
+		}
 	}
 }
 
@@ -312,39 +414,4 @@ func firstMatch(r io.Reader, pattern *regexp.Regexp) string {
 		}
 	}
 	return ""
-}
-
-// clientPorts lists the ports of all URLs that a meta server names.
-func clientPorts(t *testing.T, url string) []string {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = res.Body.Close() }()
-	var domains []struct {
-		Name string   `json:"name"`
-		URLs []string `json:"urls"`
-	}
-	if err := json.NewDecoder(res.Body).Decode(&domains); err != nil {
-		t.Fatal(err)
-	}
-	var ports []string
-	for _, d := range domains {
-		if want := project(t).Services["connector-1"].Environment["LINKER_DOMAIN"]; d.Name != *want {
-			t.Errorf("the network has the domain %s, the connectors serve %s", d.Name, *want)
-		}
-		for _, u := range d.URLs {
-			port := u[strings.LastIndex(u, ":")+1:]
-			if _, err := strconv.Atoi(port); err != nil {
-				t.Errorf("the URL %s names no port", u)
-			}
-			ports = append(ports, port)
-		}
-	}
-	return ports
 }

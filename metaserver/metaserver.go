@@ -17,6 +17,7 @@ import (
 
 	"github.com/linkerhq/linker/metaserver/internal/catalog"
 	"github.com/linkerhq/linker/metaserver/internal/httpapi"
+	"github.com/linkerhq/linker/pkg/topology"
 )
 
 const (
@@ -30,7 +31,7 @@ const (
 	stopTimeout = 5 * time.Second
 )
 
-// Config is everything a meta server needs; every field is required.
+// Config is everything a meta server needs; every field but Ready is required.
 type Config struct {
 	// Addr is what to listen on, HOST:PORT; port 0 picks a free one.
 	Addr string
@@ -41,6 +42,9 @@ type Config struct {
 	Log   *slog.Logger
 	// Metrics takes the server's metrics and is what GET /metrics shows.
 	Metrics *prometheus.Registry
+	// Ready answers GET /readyz in place of the server, for a process that is more
+	// than a meta server; nil: the server is ready as long as it serves.
+	Ready http.Handler
 }
 
 func (c Config) validate() error {
@@ -81,7 +85,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	handler, err := httpapi.New(httpapi.Config{
-		Source: description, Token: cfg.Token, File: cfg.File, Metrics: cfg.Metrics,
+		Source: description, Token: cfg.Token, File: cfg.File, Metrics: cfg.Metrics, Ready: cfg.Ready,
 	})
 	if err != nil {
 		return nil, err
@@ -96,12 +100,16 @@ func New(cfg Config) (*Server, error) {
 // Addr is the address that the server listens on.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
-// Serves says whether the file describes the domain.
-func (s *Server) Serves(domain string) bool {
-	state, _ := s.catalog.Current()
-	_, found := state.Snapshot.Domain(domain)
-	return found
+// Network returns the description in force and a channel that is closed when it is
+// that no more.
+func (s *Server) Network() (*topology.Snapshot, <-chan struct{}) {
+	state, changed := s.catalog.Current()
+	return state.Snapshot, changed
 }
+
+// Reread takes the file as it is now, for whoever has just written it. It must
+// return before Run is called.
+func (s *Server) Reread() { s.catalog.Reread() }
 
 // Close releases the listener of a server that is never run.
 func (s *Server) Close() error { return s.listener.Close() }

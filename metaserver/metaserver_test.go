@@ -3,13 +3,16 @@ package metaserver_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/linkerhq/linker/metaserver"
+	"github.com/linkerhq/linker/pkg/topology"
 	"github.com/linkerhq/linker/pkg/topology/feed"
 )
 
@@ -112,18 +116,137 @@ func TestEveryExampleInTheDefaultFileIsRight(t *testing.T) {
 	t.Parallel()
 	// A sentence stands behind "# ", an example behind "#" or "#  ".
 	example := regexp.MustCompile(`(?m)^( *)#(\S|  )`)
-	file := example.ReplaceAllString(string(metaserver.DefaultFile(9089, 8088)), "$1$2")
-	file = strings.Replace(file, "\ndomainLinks:", "\n  - {name: domain-02, urls: [ws://two]}\ndomainLinks:", 1)
-	file = strings.Replace(file, "appId: bnz-344", "appId: bnz-344\n    allowedApps: [ANZ]", 1)
-	cfg := config(t)
-	save(t, cfg.File, file)
-	if _, body := get(t, start(t, cfg)+"/status", nil); !strings.Contains(body, `"problems":[],"warnings":[]`) {
-		t.Errorf("got %s of\n%s", body, file)
-	}
-	for _, key := range []string{"insecure", "authUrl", "masterDelivery", "allowedApps", "userDistributions"} {
-		if !regexp.MustCompile(`(?m)^ *` + key + ":").MatchString(file) {
-			t.Errorf("there is no example of %s", key)
+	for _, domains := range []int{1, 3} {
+		file := example.ReplaceAllString(string(metaserver.RingFile(ports(domains))), "$1$2")
+		if domains == 1 {
+			file = strings.Replace(file, "\ndomainLinks:", "\n  - {name: domain-02, urls: [ws://two]}\ndomainLinks:", 1)
 		}
+		file = strings.Replace(file, "appId: bnz-344", "appId: bnz-344\n    allowedApps: [ANZ]", 1)
+		cfg := config(t)
+		save(t, cfg.File, file)
+		if _, body := get(t, start(t, cfg)+"/status", nil); !strings.Contains(body, `"problems":[],"warnings":[]`) {
+			t.Errorf("got %s of\n%s", body, file)
+		}
+		for _, key := range []string{"cost", "key", "insecure", "authUrl", "masterDelivery", "allowedApps", "userDistributions"} {
+			if !regexp.MustCompile(`(?m)^ *` + key + ":").MatchString(file) {
+				t.Errorf("%d domains: there is no example of %s", domains, key)
+			}
+		}
+	}
+}
+
+// ports are those of the first domains.
+func ports(domains int) []metaserver.Ports {
+	var list []metaserver.Ports
+	for n := range domains {
+		list = append(list, metaserver.Ports{Link: 9089 + 100*n, Websocket: 8088 + 100*n})
+	}
+	return list
+}
+
+func TestARingFileDescribesItsDomainsTheirLinksAndTheirRanges(t *testing.T) {
+	t.Parallel()
+	for domains, want := range map[int]struct{ links, ranges string }{
+		1: {"[]", "[]"},
+		2: {`[{"n1":"domain-01","n2":"domain-02"}]`, `[{"domainName":"domain-01","from":0,"to":999999},{"domainName":"domain-02","from":1000000}]`},
+		3: {
+			`[{"n1":"domain-01","n2":"domain-02"},{"n1":"domain-02","n2":"domain-03"},{"n1":"domain-03","n2":"domain-01"}]`,
+			`[{"domainName":"domain-01","from":0,"to":999999},{"domainName":"domain-02","from":1000000,"to":1999999},{"domainName":"domain-03","from":2000000}]`,
+		},
+		4: {
+			`[{"n1":"domain-01","n2":"domain-02"},{"n1":"domain-02","n2":"domain-03"},{"n1":"domain-03","n2":"domain-04"},{"n1":"domain-04","n2":"domain-01"}]`,
+			`[{"domainName":"domain-01","from":0,"to":999999},{"domainName":"domain-02","from":1000000,"to":2999999},` +
+				`{"domainName":"domain-03","from":3000000,"to":5999999},{"domainName":"domain-04","from":6000000}]`,
+		},
+		16: {}, // looked at below
+	} {
+		t.Run(strconv.Itoa(domains), func(t *testing.T) {
+			t.Parallel()
+			cfg := config(t)
+			save(t, cfg.File, string(metaserver.RingFile(ports(domains))))
+			s, err := metaserver.New(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			snapshot, _ := s.Network()
+			network := snapshot.Network()
+			if len(network.Domains) != domains {
+				t.Errorf("got %d domains", len(network.Domains))
+			}
+			for i, d := range network.Domains {
+				want := topology.Domain{
+					Name: fmt.Sprintf("domain-%02d", i+1),
+					URLs: []string{fmt.Sprintf("tcp://127.0.0.1:%d", 9089+100*i), fmt.Sprintf("ws://127.0.0.1:%d", 8088+100*i)},
+				}
+				if !reflect.DeepEqual(d, want) {
+					t.Errorf("got %v, want %v", d, want)
+				}
+			}
+			if problems := network.Validate(); len(problems) > 0 {
+				t.Errorf("got %v", problems)
+			}
+			if want.links != "" {
+				same(t, network.Links, want.links)
+				same(t, network.Distributions, want.ranges)
+				return
+			}
+			if last := network.Links[15]; len(network.Links) != 16 || last.N1 != "domain-16" || last.N2 != "domain-01" {
+				t.Errorf("got %d links, the last from %s to %s", len(network.Links), last.N1, last.N2)
+			}
+			for i, d := range network.Distributions {
+				to := int64(i+1)*1_000_000 - 1
+				if i == 15 {
+					to = topology.MaxNumber
+				}
+				if d.From != int64(i)*1_000_000 || d.To != to || d.DomainName != network.Domains[i].Name {
+					t.Errorf("got %+v", d)
+				}
+			}
+		})
+	}
+}
+
+func same(t *testing.T, got any, want string) {
+	t.Helper()
+	if text, err := json.Marshal(got); err != nil || string(text) != want {
+		t.Errorf("got  %s, %v\nwant %s", text, err, want)
+	}
+}
+
+func TestAFileThatWasWrittenBeforeRunIsReadAtOnce(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	s, err := metaserver.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	_, changed := s.Network()
+	save(t, cfg.File, string(metaserver.RingFile(ports(2))))
+	s.Reread()
+	select {
+	case <-changed:
+	default:
+		t.Error("nobody is told of the change")
+	}
+	if snapshot, _ := s.Network(); len(snapshot.Network().Domains) != 2 {
+		t.Errorf("got %v", snapshot.Network().Domains)
+	}
+}
+
+func TestAnotherMayAnswerForReadiness(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	cfg.Ready = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "not before tea", http.StatusServiceUnavailable)
+	})
+	base := start(t, cfg)
+	if code, body := get(t, base+"/readyz", nil); code != http.StatusServiceUnavailable || body != "not before tea\n" {
+		t.Errorf("got %d %s", code, body)
+	}
+	if code, _ := get(t, base+"/healthz", nil); code != http.StatusOK {
+		t.Errorf("got %d", code)
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 
 	"github.com/linkerhq/linker/pkg/broker/kafka"
 	"github.com/linkerhq/linker/pkg/broker/nats"
+	"github.com/linkerhq/linker/pkg/link"
 	"github.com/linkerhq/linker/pkg/mailbox"
 	"github.com/linkerhq/linker/pkg/mailbox/mongo"
 	"github.com/linkerhq/linker/pkg/mailbox/sqlite"
@@ -28,14 +29,20 @@ import (
 	"github.com/linkerhq/linker/pkg/topology/feed"
 	"github.com/linkerhq/linker/processor/internal/custody"
 	"github.com/linkerhq/linker/processor/internal/lane"
+	"github.com/linkerhq/linker/processor/internal/roads"
 	"github.com/linkerhq/linker/processor/internal/roll"
+	"github.com/linkerhq/linker/processor/internal/whereabouts"
 )
 
 // Config is what an operator sets. All processors of a domain have the same but
 // for HTTP.
 type Config struct {
 	Domain string
-	HTTP   string // where /healthz, /readyz and /metrics are served, HOST:PORT; default ":8081"
+	HTTP   string // where /healthz, /readyz, /metrics and /v1/… are served, HOST:PORT; default ":8081"
+
+	HTTPToken string // who shows it may see /v1/… from other machines too; empty: nobody
+
+	LinkTLS link.Certificates // proves to neighbouring domains who we are, on links without a key; zero: nothing does
 
 	Kafka           kafka.Server
 	KafkaGeneration uint32 // raised when the log's topic was made anew; default 1
@@ -50,13 +57,17 @@ type Config struct {
 	QuotaRows    int           // rows that may wait for one user; 0: no limit
 	QuotaBytes   int64         // bytes that may wait for one user; 0: no limit
 	ExpireAfter  time.Duration // how long a message waits at most; 0: for ever
+	LinkRows     int           // records that may wait for one other domain; 0: no limit
+	LinkBytes    int64         // bytes that may wait for one other domain; 0: no limit
 	BacklogBytes int64         // of one lane, from which on connectors accept nothing for it; 0: half of what the log retains
 }
 
-// Deps are what the process around a processor lends it.
+// Deps are what the process around a processor lends it. Every field but Ready is
+// needed.
 type Deps struct {
 	Log     *slog.Logger
 	Metrics *prometheus.Registry
+	Ready   func() error // asked by GET /readyz, from many goroutines, once the processor is ready; nil: nothing more
 }
 
 // Processor is one processor.
@@ -70,6 +81,7 @@ type Processor struct {
 	feed     *feed.Feed
 	producer *kafka.Producer
 	roll     *roll.Roll
+	roads    *roads.Roads
 	kafka    kafka.Config
 	lanes    *lane.Metrics
 	group    atomic.Pointer[kafka.Group]
@@ -93,7 +105,7 @@ func New(cfg Config, deps Deps) (*Processor, error) {
 func (p *Processor) open(deps Deps) error {
 	cfg := p.cfg
 	var err error
-	if p.ops, err = run.NewOps(cfg.HTTP, deps.Metrics, p.log, p.Ready); err != nil {
+	if p.ops, err = run.NewOps(cfg.HTTP, deps.Metrics, p.log, p.readyz(deps.Ready)); err != nil {
 		return err
 	}
 	store, err := openMailbox(cfg, p.log)
@@ -120,8 +132,28 @@ func (p *Processor) open(deps Deps) error {
 	if p.roll, err = roll.New(p.registry, p.log, deps.Metrics); err != nil {
 		return err
 	}
+	if p.roads, err = roads.New(roads.Config{
+		Domain: cfg.Domain, Certificates: cfg.LinkTLS, Network: p.feed, Plane: plane{p.plane}, Log: p.log, Metrics: deps.Metrics,
+	}); err != nil {
+		return err
+	}
+	for _, path := range []string{"/v1/links", "/v1/routes", "/v1/network"} {
+		p.ops.Reveal("GET "+path, p.roads.Handler(), cfg.HTTPToken)
+	}
+	p.ops.Reveal("GET /v1/users", whereabouts.Handler(cfg.Domain, p.registry, p.log), cfg.HTTPToken)
 	p.lanes, err = lane.NewMetrics(deps.Metrics)
 	return err
+}
+
+// plane is the live plane as package roads sees it.
+type plane struct{ *nats.Conn }
+
+func (p plane) Subscribe(subject string, handle func(data []byte)) (stop func() error, err error) {
+	s, err := p.Conn.Subscribe(subject, handle)
+	if err != nil {
+		return nil, err
+	}
+	return s.Stop, nil
 }
 
 // openMailbox opens the store that the scheme of the URL names. The URL may carry
@@ -189,6 +221,18 @@ func (p *Processor) Ready() error {
 	return nil
 }
 
+// readyz returns what the HTTP port says: the processor first, then what it was told
+// to ask in addition.
+func (p *Processor) readyz(more func() error) func() error {
+	return func() error {
+		err := p.Ready()
+		if err != nil || more == nil {
+			return err
+		}
+		return more()
+	}
+}
+
 // Run serves lanes until ctx ends and gives them up in good order. It is called
 // once.
 func (p *Processor) Run(ctx context.Context) error {
@@ -201,6 +245,7 @@ func (p *Processor) Run(ctx context.Context) error {
 	group.Go(func() error { return p.feed.Run(base) })
 	group.Go(func() error { return p.producer.Run(base) })
 	group.Go(func() error { return p.roll.Run(base) })
+	group.Go(func() error { return p.roads.Run(base) })
 	group.Go(func() error {
 		defer stop()
 		// A part that fails ends the lanes as well.
@@ -230,8 +275,8 @@ func (p *Processor) serveLanes(ctx context.Context) error {
 	}
 	deps := lane.Deps{
 		Domain: p.cfg.Domain, Lanes: p.cfg.Lanes, Generation: p.cfg.KafkaGeneration, BacklogBytes: backlog,
-		Limits: custody.Limits{Rows: p.cfg.QuotaRows, Bytes: p.cfg.QuotaBytes, Expire: p.cfg.ExpireAfter}, Poison: lane.NewPoison(), Complaints: new(lane.Complaints),
-		Producer: p.producer, Plane: p.plane, Store: p.store, Connectors: p.roll, Network: p.feed, Metrics: p.lanes, Log: p.log,
+		Limits: p.limits(), Poison: lane.NewPoison(), Complaints: new(lane.Complaints),
+		Producer: p.producer, Plane: p.plane, Store: p.store, Connectors: p.roll, Network: p.feed, Roads: p.roads, Metrics: p.lanes, Log: p.log,
 	}
 	group, err := kafka.NewGroup(p.kafka, func(ctx context.Context, l *kafka.Lane) error {
 		return lane.Own(ctx, deps, l)
@@ -242,6 +287,18 @@ func (p *Processor) serveLanes(ctx context.Context) error {
 	p.group.Store(group)
 	return group.Run(ctx)
 }
+
+// limits are those of one lane. What may wait for another domain is shared by the lanes.
+func (p *Processor) limits() custody.Limits {
+	share := func(of int64) int64 { return (of + int64(p.cfg.Lanes) - 1) / int64(p.cfg.Lanes) }
+	return custody.Limits{
+		Rows: p.cfg.QuotaRows, Bytes: p.cfg.QuotaBytes, Expire: p.cfg.ExpireAfter,
+		RoadRows: int(share(int64(p.cfg.LinkRows))), RoadBytes: share(p.cfg.LinkBytes),
+	}
+}
+
+// Links returns the state of each link of the domain.
+func (p *Processor) Links() []roads.LinkState { return p.roads.Links() }
 
 // backlog is from how many bytes on nothing is accepted for a lane.
 func (p *Processor) backlog(ctx context.Context) (int64, error) {

@@ -1,5 +1,6 @@
-// Command standalone runs a whole Linker domain in one process, with embedded
-// brokers and stores: for a laptop, a demonstration, a small installation.
+// Command standalone runs a whole Linker domain, or a network of them, in one
+// process, with embedded brokers and stores: for a laptop, a demonstration, a small
+// installation.
 package main
 
 import (
@@ -10,7 +11,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/linkerhq/linker/pkg/run"
@@ -47,20 +50,45 @@ func runStandalone(ctx context.Context, args []string, stdout, stderr io.Writer)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(stdout, "Linker: one domain,", stack.Domain+", with everything in this process")
-	for _, e := range s.Endpoints() {
-		fmt.Fprintf(stdout, "  %-12s %s\n", e.Name, e.URL)
-	}
+	describe(stdout, s)
 	fmt.Fprintf(stdout, "  %-12s %s\n  %-12s %s\n", "data", cfg.Data, "network", s.NetworkFile())
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
 		begun := time.Now()
-		if s.Ready(ctx) == nil {
-			fmt.Fprintf(stdout, "ready after %d ms; Ctrl-C drains and ends it\n", time.Since(begun).Milliseconds())
+		if s.Ready(ctx) != nil {
+			return // it ends
 		}
+		missing := ""
+		if links := s.MissingLinks(); len(links) > 0 {
+			missing = "links not up: " + strings.Join(links, ", ") + "; "
+		}
+		fmt.Fprintf(stdout, "ready after %d ms; %sCtrl-C drains and ends it\n", time.Since(begun).Milliseconds(), missing)
 	}()
 	return s.Run(ctx)
+}
+
+// describe says what runs and what listens where: one endpoint a line, of several
+// domains one domain a line.
+func describe(stdout io.Writer, s *stack.Stack) {
+	places := s.Places()
+	several := len(places) > 1
+	if several {
+		fmt.Fprintf(stdout, "Linker: %d domains, with everything in this process\n", len(places))
+		table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(table, "  domain\twebsocket\tlink\tconnector\tprocessor")
+		for _, p := range places {
+			fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\n", p.Domain, p.Websocket, p.Link, p.Connector, p.Processor)
+		}
+		_ = table.Flush() // as all output here: nobody reads it if it cannot be written
+	} else {
+		fmt.Fprintf(stdout, "Linker: one domain, %s, with everything in this process\n", places[0].Domain)
+	}
+	for _, e := range s.Endpoints() {
+		if e.Domain == "" || !several {
+			fmt.Fprintf(stdout, "  %-12s %s\n", e.Name, e.URL)
+		}
+	}
 }
 
 // questions are what may be asked of the program in place of running it.
@@ -77,9 +105,17 @@ func parse(args []string, stdout io.Writer) (questions, stack.Config, slog.Level
 	flags := flag.NewFlagSet("standalone", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&cfg.Data, "data", "./data", "`directory` of everything that lasts")
-	flags.StringVar(&cfg.Meta, "meta", "", "YAML `file` of the network (default: network.yaml in the data directory, written once)")
+	flags.StringVar(&cfg.Meta, "meta", "", "YAML `file` of the network; every domain in it runs (default: network.yaml in the data directory, written once)")
+	flags.Func("domains", fmt.Sprintf("`number` of domains, 1 to %d, that are linked in a ring (default: those of the network file; 1 in a new one)", stack.MaxRing), func(text string) error {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > stack.MaxRing {
+			return fmt.Errorf("expected 1 to %d; leave it out to run what a file describes", stack.MaxRing)
+		}
+		cfg.Domains = n
+		return nil
+	})
 	flags.StringVar(&cfg.Host, "host", "", "`interface` to listen on (default: all)")
-	flags.IntVar(&cfg.Ports.Websocket, "websocket-port", cfg.Ports.Websocket, "`port` for clients; 0 picks a free one, here and below")
+	flags.IntVar(&cfg.Ports.Websocket, "websocket-port", cfg.Ports.Websocket, "`port` for clients; 0 picks a free one, here and below; each further domain adds 100 to this and the next three")
 	flags.IntVar(&cfg.Ports.Link, "link-port", cfg.Ports.Link, "`port` for the links of neighbouring domains")
 	flags.IntVar(&cfg.Ports.ConnectorHTTP, "connector-http-port", cfg.Ports.ConnectorHTTP, "`port` of the connector's health and metrics")
 	flags.IntVar(&cfg.Ports.ProcessorHTTP, "processor-http-port", cfg.Ports.ProcessorHTTP, "`port` of the processor's health and metrics")
@@ -93,7 +129,7 @@ func parse(args []string, stdout io.Writer) (questions, stack.Config, slog.Level
 	origins := flags.String("allowed-origins", "", "comma-separated `hosts` of pages that may connect (default: any)")
 	err := flags.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(stdout, "Usage: standalone [flags]\n\nRuns a whole Linker domain in one process.")
+		fmt.Fprintln(stdout, "Usage: standalone [flags]\n\nRuns a whole Linker domain, or a network of them, in one process.")
 		flags.SetOutput(stdout)
 		flags.PrintDefaults()
 		return asked, cfg, level, err
@@ -109,5 +145,5 @@ func parse(args []string, stdout io.Writer) (questions, stack.Config, slog.Level
 			cfg.Origins = append(cfg.Origins, strings.TrimSpace(origin))
 		}
 	}
-	return asked, cfg, level, cfg.Ports.Validate()
+	return asked, cfg, level, cfg.Validate()
 }

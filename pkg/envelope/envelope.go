@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/internal/bin"
@@ -31,6 +32,7 @@ const (
 	KindEpoch         Kind = 9  // a new owner has taken the lane; its position is the epoch
 	KindFailure       Kind = 10 // a DELIVER_FAILED for a sender's open sockets; FAST only
 	KindMissing       Kind = 11 // a user who was announced as connected has no session that a connector knows
+	KindWindows       Kind = 12 // what a user's former home has taken of the streams to it; Frame holds it
 )
 
 // String names the kind as metrics and logs do.
@@ -58,6 +60,8 @@ func (k Kind) String() string {
 		return "failure"
 	case KindMissing:
 		return "missing"
+	case KindWindows:
+		return "windows"
 	}
 	return fmt.Sprintf("kind_%d", uint8(k))
 }
@@ -87,7 +91,13 @@ func (p Position) Before(q Position) bool { return p.Compare(q) < 0 }
 type Recipient struct {
 	User ident.UserID
 	N    uint64
+	// After is the message of the sender's stream before this one, which comes first;
+	// zero: none is known. It stands with the first of a stream only.
+	After Mark
 }
+
+// Mark names a message by its stream and number.
+type Mark struct{ Stream, N uint64 }
 
 // Features are what a client asked for when it logged in.
 type Features uint8
@@ -116,6 +126,13 @@ type Envelope struct {
 	Reference string       // of the message, for its confirmation
 	Frame     []byte       // the finished client frame
 
+	// Of what crosses links.
+	Path     []string // the domains it has left, its origin first; empty: it was accepted here
+	Network  uint64   // the highest version of the network that it was routed by; 0: none
+	Late     bool     // newer ones of its sender have been delivered before it
+	Released bool     // was held for a predecessor here, and goes on now whatever is missing
+	Moved    bool     // waited at its receiver's former home, which sends it in order
+
 	// Of KindLogin, KindLogout, KindFetch; Connector also of KindConnectorDown.
 	Session   uint64
 	Connector ident.Connector
@@ -130,22 +147,45 @@ const (
 	flagConfirm = 1 << iota
 	flagRemember
 	flagSession // the session part follows
+	flagTravel  // path and network follow
+	flagAfter   // recipients have an After
+	flagLate
+	flagReleased
+	flagMoved
+	knownFlags = 1<<iota - 1
 )
+
+// MaxPath is how many domains a record may come through.
+const MaxPath = 64
+
+// flags says which parts follow.
+func (e *Envelope) flags() uint64 {
+	var flags uint64
+	for _, f := range []struct {
+		is   bool
+		flag uint64
+	}{
+		{e.Confirm, flagConfirm},
+		{e.Remember, flagRemember},
+		{e.Session != 0 || e.Connector != (ident.Connector{}), flagSession},
+		{len(e.Path) > 0 || e.Network != 0, flagTravel},
+		{slices.ContainsFunc(e.To, func(r Recipient) bool { return r.After != (Mark{}) }), flagAfter},
+		{e.Late, flagLate},
+		{e.Released, flagReleased},
+		{e.Moved, flagMoved},
+	} {
+		if f.is {
+			flags |= f.flag
+		}
+	}
+	return flags
+}
 
 // Append appends the encoding of e.
 func (e *Envelope) Append(b []byte) []byte {
-	var flags byte
-	if e.Confirm {
-		flags |= flagConfirm
-	}
-	if e.Remember {
-		flags |= flagRemember
-	}
-	session := e.Session != 0 || e.Connector != (ident.Connector{})
-	if session {
-		flags |= flagSession
-	}
-	b = append(b, version, byte(e.Kind), flags)
+	flags := e.flags()
+	b = append(b, version, byte(e.Kind))
+	b = binary.AppendUvarint(b, flags)
 	b = append(b, e.ID[:]...)
 	b = bin.AppendUint64(b, e.Stream)
 	b = bin.AppendString(b, e.From)
@@ -153,10 +193,21 @@ func (e *Envelope) Append(b []byte) []byte {
 	for _, r := range e.To {
 		b = bin.AppendString(b, r.User)
 		b = binary.AppendUvarint(b, r.N)
+		if flags&flagAfter != 0 {
+			b = bin.AppendUint64(b, r.After.Stream)
+			b = binary.AppendUvarint(b, r.After.N)
+		}
 	}
 	b = binary.AppendVarint(b, e.CreatedAt)
 	b = bin.AppendString(b, e.Reference)
-	if session {
+	if flags&flagTravel != 0 {
+		b = binary.AppendUvarint(b, uint64(len(e.Path)))
+		for _, domain := range e.Path {
+			b = bin.AppendString(b, domain)
+		}
+		b = binary.AppendUvarint(b, e.Network)
+	}
+	if flags&flagSession != 0 {
 		b = bin.AppendUint64(b, e.Session)
 		b = bin.AppendString(b, e.Connector.Name)
 		b = append(b, e.Connector.Incarnation[:]...)
@@ -178,9 +229,15 @@ func Decode(b []byte) (Envelope, error) {
 	}
 	var e Envelope
 	e.Kind = Kind(r.Byte())
-	flags := r.Byte()
+	flags := r.Uvarint()
+	if flags&^knownFlags != 0 {
+		return Envelope{}, fmt.Errorf("%w: unknown flags %b", ErrVersion, flags)
+	}
 	e.Confirm = flags&flagConfirm != 0
 	e.Remember = flags&flagRemember != 0
+	e.Late = flags&flagLate != 0
+	e.Released = flags&flagReleased != 0
+	e.Moved = flags&flagMoved != 0
 	r.Copy(e.ID[:])
 	e.Stream = r.Uint64()
 	e.From = ident.UserID(r.String())
@@ -188,10 +245,22 @@ func Decode(b []byte) (Envelope, error) {
 		e.To = make([]Recipient, n)
 		for i := range e.To {
 			e.To[i] = Recipient{User: ident.UserID(r.String()), N: r.Uvarint()}
+			if flags&flagAfter != 0 {
+				e.To[i].After = Mark{Stream: r.Uint64(), N: r.Uvarint()}
+			}
 		}
 	}
 	e.CreatedAt = r.Varint()
 	e.Reference = r.String()
+	if flags&flagTravel != 0 {
+		if n := r.Count(1); n > 0 {
+			e.Path = make([]string, n)
+			for i := range e.Path {
+				e.Path[i] = r.String()
+			}
+		}
+		e.Network = r.Uvarint()
+	}
 	if flags&flagSession != 0 {
 		e.Session = r.Uint64()
 		e.Connector.Name = r.String()
@@ -213,7 +282,7 @@ func Decode(b []byte) (Envelope, error) {
 // validate refuses what no service of ours writes.
 func (e *Envelope) validate() error {
 	switch e.Kind {
-	case KindMessage, KindConfirmation, KindPresence, KindFailure:
+	case KindMessage, KindConfirmation, KindPresence, KindFailure, KindWindows:
 		if len(e.Frame) == 0 {
 			return fmt.Errorf("%s without a frame", e.Kind)
 		}
@@ -233,6 +302,14 @@ func (e *Envelope) validate() error {
 	if len(e.To) == 0 {
 		return fmt.Errorf("%s without a recipient", e.Kind)
 	}
+	if len(e.Path) > MaxPath {
+		return fmt.Errorf("a path of %d domains", len(e.Path))
+	}
+	for _, domain := range e.Path {
+		if !ident.IsDomainName(domain) {
+			return fmt.Errorf("path: %.80q is not a domain name", domain)
+		}
+	}
 	for _, to := range e.To {
 		if _, err := ident.ParseUserID(string(to.User)); err != nil {
 			return fmt.Errorf("recipient: %w", err)
@@ -240,6 +317,9 @@ func (e *Envelope) validate() error {
 	}
 	return nil
 }
+
+// CameThrough says whether the record has left a domain before.
+func (e *Envelope) CameThrough(domain string) bool { return slices.Contains(e.Path, domain) }
 
 // User is the first recipient, for kinds that have just one.
 func (e *Envelope) User() ident.UserID { return e.To[0].User }

@@ -42,10 +42,17 @@ func GroupMessageID(stream, counter uint64) MessageID {
 // ConfirmationID derives the id of the confirmation of a message.
 func ConfirmationID(of MessageID) MessageID { return derive("confirmation", string(of[:]), "") }
 
-// PresenceID derives the id of a presence event from the user it is about and
-// the count of that user's events.
-func PresenceID(about UserID, n uint64) MessageID {
-	return derive("presence", string(about), string(binary.BigEndian.AppendUint64(nil, n)))
+// PresenceID derives the id of a presence event from the domain that announces it, the
+// user it is about, and the count of that user's events there.
+func PresenceID(domain string, about UserID, n uint64) MessageID {
+	return derive("presence", domain+" "+string(about), string(binary.BigEndian.AppendUint64(nil, n)))
+}
+
+// PresenceStream is the stream of a user's presence events in a domain: they are numbered
+// so that a master in another domain gets them in order. It is never 0.
+func PresenceStream(domain string, about UserID) uint64 {
+	id := derive("presence stream", domain, string(about))
+	return max(binary.BigEndian.Uint64(id[:]), 1)
 }
 
 // derive hashes unambiguously: each part is preceded by its length.

@@ -1,6 +1,6 @@
 // Package mailbox is the port of a domain's one place to wait. Rows wait in
-// mailboxes, one a target (a user), in the order of their positions in the log,
-// until the target's side has proved receipt. Beside the rows the same store
+// mailboxes, one a target (a user, or another domain), in the order of their
+// positions in the log, until the target's side has proved receipt. Beside the rows the same store
 // keeps what a lane must remember over a change of owner: duplicate windows,
 // remembered ids, and which users were announced as connected.
 //
@@ -24,7 +24,9 @@ var ErrLaneTaken = errors.New("another process has taken the lane over")
 
 // Row is one stored message of one target.
 type Row struct {
-	To     string // the target: a user id
+	// To is the target: a user id, or any other name that is not empty, such as
+	// link/domain-03/5. Adapters read nothing out of it.
+	To     string
 	Pos    envelope.Position
 	ID     ident.MessageID
 	Lane   int    // the lane of the target, for takeovers and jobs
@@ -81,6 +83,10 @@ type Rows interface {
 	// Expired returns up to limit rows of a lane, proved or not, with Stored below
 	// before, the oldest first; rows of one second in any order. limit is at least 1.
 	Expired(ctx context.Context, lane int, before int64, limit int) ([]Row, error)
+	// Targets returns the targets that have rows in the lane, proved or not,
+	// ascending by bytes, behind after ("" from the beginning), at most limit (at
+	// least 1).
+	Targets(ctx context.Context, lane int, after string, limit int) ([]string, error)
 }
 
 // WindowKey names a duplicate window: a receiver and a stream to it.

@@ -54,6 +54,7 @@ var storeTests = []test{
 			"DeleteProved": func() error { return s.DeleteProved(ctx, "A-1", envelope.Position{}) },
 			"Usage":        func() error { _, err := s.Usage(ctx, "A-1"); return err },
 			"Expired":      func() error { _, err := s.Expired(ctx, 3, 1<<40, 1); return err },
+			"Targets":      func() error { _, err := s.Targets(ctx, 3, "", 1); return err },
 			"SaveLane":     func() error { return s.SaveLane(ctx, 0, mailbox.LaneChange{Position: at(1)}) },
 			"LoadLane":     func() error { _, _, err := s.LoadLane(ctx, 0); return err },
 			"PutAnnounced": func() error { return s.PutAnnounced(ctx, 0, mailbox.Announced{User: "A-1"}) },
@@ -184,6 +185,15 @@ func wantExpired(t *testing.T, s mailbox.Store, lane int, before int64, limit in
 	}
 	if !good {
 		t.Errorf("Expired(%d, %d, %d) =\n%s, want %d of\n%s", lane, before, limit, describe(got), limit, describe(want))
+	}
+}
+
+func wantTargets(t *testing.T, s mailbox.Store, lane int, after string, limit int, want ...string) {
+	t.Helper()
+	got, err := s.Targets(t.Context(), lane, after, limit)
+	noError(t, err)
+	if !slices.Equal(got, want) {
+		t.Errorf("Targets(%d, %q, %d) = %q, want %q", lane, after, limit, got, want)
 	}
 }
 

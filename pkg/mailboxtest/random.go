@@ -1,7 +1,6 @@
 package mailboxtest
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -21,6 +20,7 @@ var randomTests = []test{
 			m.compare(t, s, randomQuery(random))
 			m.compareUsage(t, s, target(random.IntN(targets)))
 			m.compareExpired(t, s, random)
+			m.compareTargets(t, s, random)
 			if t.Failed() {
 				return
 			}
@@ -39,7 +39,7 @@ const (
 	seconds = 8
 )
 
-func target(i int) string { return fmt.Sprintf("A-%d", []int{1, 11, 111, 2}[i]) }
+func target(i int) string { return []string{"A-1", "A-11", "hold/1", "link/domain-02/1"}[i] }
 
 // A model is what a store should hold: the rows in the order in which they were put.
 type model struct{ rows []mailbox.Row }
@@ -134,6 +134,23 @@ func (m *model) compareExpired(t *testing.T, s mailbox.Store, random *rand.Rand)
 		}
 	}
 	wantExpired(t, s, lane, before, 1+random.IntN(20), want...)
+}
+
+func (m *model) compareTargets(t *testing.T, s mailbox.Store, random *rand.Rand) {
+	t.Helper()
+	lane, after, limit := random.IntN(lanes), "", 1+random.IntN(targets)
+	if random.IntN(2) == 0 {
+		after = target(random.IntN(targets))
+	}
+	var want []string
+	for _, r := range m.rows {
+		if r.Lane == lane && r.To > after {
+			want = append(want, r.To)
+		}
+	}
+	slices.Sort(want)
+	want = slices.Compact(want)
+	wantTargets(t, s, lane, after, limit, want[:min(limit, len(want))]...)
 }
 
 func randomPosition(random *rand.Rand) envelope.Position {

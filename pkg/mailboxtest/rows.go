@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -292,14 +293,79 @@ var rowTests = []test{
 		}
 		wantExpired(t, s, 3, 101, 10)
 	}},
+	{"Targets lists who has rows in a lane, each once and ascending by bytes", func(t *testing.T, s mailbox.Store) {
+		wantTargets(t, s, 3, "", 10)
+		names := []string{"A-1", "A-10", "A-2", "B-1", "a-1", "hold/5", "link/domain-03/5", "link/domain-1/5", "link/domain-10/5", "link/domain-1é/5", "ö"}
+		for i := range names {
+			to := names[i*7%len(names)]
+			for offset := range int64(1 + i) {
+				put(t, s, row(to, offset))
+			}
+		}
+		put(t, s, storedIn(4, 1, row("A-3", 1)), storedIn(4, 1, row("hold/4", 1)), storedIn(2, 1, row("0-1", 1)))
+		wantTargets(t, s, 3, "", len(names)+1, names...)
+		wantTargets(t, s, 3, "", math.MaxInt, names...)
+		wantTargets(t, s, 4, "", 10, "A-3", "hold/4")
+		wantTargets(t, s, 33, "", 10)
+		for i, after := range names {
+			wantTargets(t, s, 3, after, len(names), names[i+1:]...)
+			wantTargets(t, s, 3, after, 3, names[i+1:min(i+4, len(names))]...)
+			wantTargets(t, s, 3, after, 1, names[i+1:min(i+2, len(names))]...)
+		}
+		wantTargets(t, s, 3, "link/", 2, "link/domain-03/5", "link/domain-1/5") // nobody's name, but a place among them
+		wantTargets(t, s, 3, "hold/6", 1, "link/domain-03/5")
+	}},
+	{"A target is listed as long as it has a row, proved or not", func(t *testing.T, s mailbox.Store) {
+		put(t, s, rowsOf("A-1", 1, 2)...)
+		put(t, s, row("link/domain-03/3", 1), row("link/domain-04/3", 1))
+		markProved(t, s, row("A-1", 1), row("A-1", 2), row("link/domain-03/3", 1))
+		wantTargets(t, s, 3, "", 9, "A-1", "link/domain-03/3", "link/domain-04/3")
+		noError(t, s.DeleteProved(t.Context(), "A-1", at(2)))
+		noError(t, s.DeleteProved(t.Context(), "link/domain-03/3", envelope.Position{}))
+		wantTargets(t, s, 3, "", 9, "A-1", "link/domain-04/3")
+		noError(t, s.Delete(t.Context(), keys(row("A-1", 2), row("link/domain-04/3", 1))))
+		wantTargets(t, s, 3, "", 9)
+	}},
+	{"Many rows of one target do not hide the next", func(t *testing.T, s mailbox.Store) {
+		var rows []mailbox.Row
+		for offset := range int64(2100) {
+			rows = append(rows, row("link/domain-02/3", offset))
+		}
+		put(t, s, append(rows, row("A-1", 1), row("link/domain-03/3", 1), row("link/domain-04/3", 1))...)
+		wantTargets(t, s, 3, "", 9, "A-1", "link/domain-02/3", "link/domain-03/3", "link/domain-04/3")
+		wantTargets(t, s, 3, "", 2, "A-1", "link/domain-02/3")
+		wantTargets(t, s, 3, "A-1", 2, "link/domain-02/3", "link/domain-03/3")
+		wantTargets(t, s, 3, "link/domain-02/3", 1, "link/domain-03/3")
+	}},
+	{"Everything works for targets that are no user ids", func(t *testing.T, s mailbox.Store) {
+		for i, to := range []string{"link/domain-03/5", "hold/5", "link/" + strings.Repeat("d", 63) + "/9999", "a \\'\"%_$.*{}[]é\u2028"} {
+			first, second := storedIn(100+i, 1, row(to, 1)), storedIn(100+i, 2, row(to, 2))
+			put(t, s, second, first, first)
+			wantRows(t, s, all(to), false, first, second)
+			wantCount(t, s, all(to), 2)
+			wantUsage(t, s, to, 2, 200)
+			wantExpired(t, s, 100+i, 2, 9, first)
+			wantTargets(t, s, 100+i, "", 9, to)
+			markProved(t, s, first)
+			wantCount(t, s, all(to), 1)
+			noError(t, s.DeleteProved(t.Context(), to, second.Pos))
+			wantRows(t, s, all(to), false, second)
+			noError(t, s.Delete(t.Context(), keys(second)))
+			wantRows(t, s, all(to), false)
+			wantTargets(t, s, 100+i, "", 9)
+		}
+	}},
 	{"A limit below 1 is refused", func(t *testing.T, s mailbox.Store) {
 		put(t, s, row("A-1", 1))
-		for _, limit := range []int{0, -1} {
+		for _, limit := range []int{0, -1, math.MinInt} {
 			if _, _, err := s.Read(t.Context(), mailbox.Query{To: "A-1", Limit: limit}); err == nil {
 				t.Errorf("Read takes limit %d", limit)
 			}
 			if _, err := s.Expired(t.Context(), 3, math.MaxInt64, limit); err == nil {
 				t.Errorf("Expired takes limit %d", limit)
+			}
+			if _, err := s.Targets(t.Context(), 3, "", limit); err == nil {
+				t.Errorf("Targets takes limit %d", limit)
 			}
 		}
 	}},

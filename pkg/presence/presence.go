@@ -28,6 +28,12 @@ type View struct {
 	Marker string
 }
 
+// Place is where a user is connected.
+type Place struct {
+	User       ident.UserID
+	Connectors []ident.Connector // each once, sorted by name
+}
+
 // State is what a Watch knows about a connector. The zero value is Unsure.
 type State int
 

@@ -13,13 +13,15 @@ type Verdict uint8
 
 // The verdicts.
 const (
-	Here   Verdict = iota // the receiver is at home in this domain
-	Refuse                // the sender hears why, and a dead letter holds the record
+	Here      Verdict = iota // the receiver is at home in this domain
+	Elsewhere                // the receiver is at home in another domain, to which there is a way
+	Refuse                   // the sender hears why, and a dead letter holds the record
 )
 
-// Decision is a verdict with its reason.
+// Decision is a verdict with what belongs to it.
 type Decision struct {
 	Verdict Verdict
+	Domain  string    // of Elsewhere: the receiver's home
 	Code    wire.Code // of Refuse
 }
 
@@ -28,28 +30,36 @@ type Decision struct {
 // here counts, since the network may have changed in between.
 func Decide(from, to ident.UserID, here string, network *topology.Snapshot) Decision {
 	if _, known := network.App(to.App()); !known {
-		return Decision{Refuse, wire.CodeUnknownApp}
+		return Decision{Verdict: Refuse, Code: wire.CodeUnknownApp}
 	}
 	if !network.MayReach(from.App(), to.App()) {
-		return Decision{Refuse, wire.CodeForbiddenApp}
+		return Decision{Verdict: Refuse, Code: wire.CodeForbiddenApp}
 	}
-	if network.HomeOf(to, here) != here {
-		return Decision{Refuse, wire.CodeNoRoute}
-	}
-	return Decision{Verdict: Here}
+	return Way(to, here, network)
 }
 
-// DecideClose says whether from may close the sockets of target: only the
-// master user of the target's app may.
+// DecideClose says whether from may close the sockets of target, and where they are:
+// only the master user of the target's app may.
 func DecideClose(from, target ident.UserID, here string, network *topology.Snapshot) Decision {
 	app, known := network.App(target.App())
 	switch {
 	case !known:
-		return Decision{Refuse, wire.CodeUnknownApp}
+		return Decision{Verdict: Refuse, Code: wire.CodeUnknownApp}
 	case app.Master != from:
-		return Decision{Refuse, wire.CodeForbidden}
-	case network.HomeOf(target, here) != here:
-		return Decision{Refuse, wire.CodeNoRoute}
+		return Decision{Verdict: Refuse, Code: wire.CodeForbidden}
 	}
-	return Decision{Verdict: Here}
+	return Way(target, here, network)
+}
+
+// Way says where a user is at home. It is not asked whether the links on the way are up:
+// where they are not, records wait.
+func Way(to ident.UserID, here string, network *topology.Snapshot) Decision {
+	home := network.HomeOf(to, here)
+	switch {
+	case home == here:
+		return Decision{Verdict: Here}
+	case !network.Joined(here, home):
+		return Decision{Verdict: Refuse, Code: wire.CodeNoRoute}
+	}
+	return Decision{Verdict: Elsewhere, Domain: home}
 }

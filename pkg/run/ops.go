@@ -5,11 +5,14 @@ package run
 
 import (
 	"context"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,10 +29,11 @@ const (
 
 // Ops serves GET /healthz (the process runs), /readyz (it can do its work: 200,
 // or 503 with the reason) and /metrics (Prometheus). It shows figures and changes
-// nothing.
+// nothing. What shows more than figures is served by Reveal.
 type Ops struct {
 	listener net.Listener
 	server   *http.Server
+	mux      *http.ServeMux
 }
 
 // NewOps listens on addr, HOST:PORT; port 0 picks a free one. ready says why the
@@ -58,7 +62,7 @@ func NewOps(addr string, registry *prometheus.Registry, log *slog.Logger, ready 
 		fmt.Fprintln(w, "ready")
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	return &Ops{listener: listener, server: &http.Server{
+	return &Ops{listener: listener, mux: mux, server: &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       requestTimeout,
@@ -66,6 +70,30 @@ func NewOps(addr string, registry *prometheus.Registry, log *slog.Logger, ready 
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}}, nil
+}
+
+// Reveal serves a path to whoever asks from this machine, or shows the token as a bearer
+// token; without a token only from this machine. It is called before Run.
+func (o *Ops) Reveal(path string, h http.Handler, token string) {
+	o.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+		if !fromHere(r) && !shows(r, token) {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, "this is shown on the machine itself, or to those who have the token of the setting http-token", http.StatusUnauthorized)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// fromHere says whether a request was made on this machine, and not for somebody else.
+func fromHere(r *http.Request) bool {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && from.Addr().Unmap().IsLoopback() && r.Header.Get("X-Forwarded-For") == "" && r.Header.Get("Forwarded") == ""
+}
+
+func shows(r *http.Request, token string) bool {
+	shown, is := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	return is && token != "" && subtle.ConstantTimeCompare([]byte(shown), []byte(token)) == 1
 }
 
 // Addr is the address that is listened on.

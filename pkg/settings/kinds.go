@@ -169,13 +169,13 @@ func (k Key) origins() Key {
 	return k
 }
 
-// pairs accepts DOMAIN=URL.
-func (k Key) pairs() Key {
-	k.expected = "DOMAIN=ws://… or DOMAIN=wss://…"
+// pairs accepts DOMAIN=URL with one of two schemes.
+func (k Key) pairs(plain, secure string) Key {
+	k.expected = "DOMAIN=" + plain + "://… or DOMAIN=" + secure + "://…"
 	k.valid = func(text string) bool {
 		domain, endpoint, found := strings.Cut(text, "=")
 		u, err := url.Parse(endpoint)
-		return found && ident.IsDomainName(domain) && err == nil && u.Host != "" && (u.Scheme == "ws" || u.Scheme == "wss")
+		return found && ident.IsDomainName(domain) && err == nil && u.Host != "" && (u.Scheme == plain || u.Scheme == secure)
 	}
 	return k
 }

@@ -222,12 +222,14 @@ func TestEachMistakeIsNamedWithItsPlaceItsValueAndWhatWasExpected(t *testing.T) 
 		"no such file":                {args: []string{"--config", "/nowhere/s.yaml"}, want: []string{"--config: ", "/nowhere/s.yaml"}},
 		"a directory for a file":      {environ: []string{"LINKER_CONFIG=/"}, want: []string{"LINKER_CONFIG: "}},
 
-		"a secret twice":            {args: []string{"--meta-token-file=" + short}, want: []string{"--meta-token-file: LINKER_META_TOKEN is given too, expected one of both"}},
-		"a secret's file is away":   {args: []string{"--kafka-password-file=/nowhere/p", "--kafka-user=u", "--kafka-sasl=plain"}, want: []string{"--kafka-password-file: ", "/nowhere/p"}},
-		"a secret's file is empty":  {args: []string{"--kafka-password-file=" + short, "--kafka-user=u", "--kafka-sasl=plain"}, want: []string{"--kafka-password-file: ", "is empty"}},
-		"a user without mechanism":  {args: []string{"--kafka-user=u"}, want: []string{"--kafka-user needs kafka-sasl as well"}},
-		"a mechanism without user":  {environ: []string{"LINKER_KAFKA_SASL=plain"}, want: []string{"LINKER_KAFKA_SASL needs kafka-user as well", "needs kafka-password as well"}},
-		"a certificate, but no key": {file: "kafka-tls-cert: c.pem\n", want: []string{"settings.yaml:1: kafka-tls-cert needs kafka-tls-key as well"}},
+		"a secret twice":                           {args: []string{"--meta-token-file=" + short}, want: []string{"--meta-token-file: LINKER_META_TOKEN is given too, expected one of both"}},
+		"a secret's file is away":                  {args: []string{"--kafka-password-file=/nowhere/p", "--kafka-user=u", "--kafka-sasl=plain"}, want: []string{"--kafka-password-file: ", "/nowhere/p"}},
+		"a secret's file is empty":                 {args: []string{"--kafka-password-file=" + short, "--kafka-user=u", "--kafka-sasl=plain"}, want: []string{"--kafka-password-file: ", "is empty"}},
+		"a user without mechanism":                 {args: []string{"--kafka-user=u"}, want: []string{"--kafka-user needs kafka-sasl as well"}},
+		"a mechanism without user":                 {environ: []string{"LINKER_KAFKA_SASL=plain"}, want: []string{"LINKER_KAFKA_SASL needs kafka-user as well", "needs kafka-password as well"}},
+		"a certificate of links, but no authority": {file: "link-cert: c.pem\nlink-key: k.pem\n", want: []string{"settings.yaml:1: link-cert needs link-ca as well", "settings.yaml:2: link-key needs link-ca as well"}},
+		"an authority of links alone":              {file: "link-ca: ca.pem\n", want: []string{"settings.yaml:1: link-ca needs link-cert as well", "settings.yaml:1: link-ca needs link-key as well"}},
+		"a certificate, but no key":                {file: "kafka-tls-cert: c.pem\n", want: []string{"settings.yaml:1: kafka-tls-cert needs kafka-tls-key as well"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -32,7 +32,7 @@ and is ready when they are there.`,
 			Key{Name: "frame-limit", Group: "Clients", Kind: Number, Default: "65536", Value: "BYTES", Meaning: "the largest message of a client"}.within(1024, 128<<10),
 			Key{Name: "allowed-origins", Group: "Clients", Kind: List, Stands: "any", Value: "HOST,...", Meaning: "hosts of pages that may connect; * and ? stand for any characters and any one"}.origins(),
 			Key{Name: "drain-for", Group: "Clients", Kind: Duration, Default: "25s", Value: "TIME", Meaning: "how long the end may take at most"}.within(int64(time.Millisecond), 0),
-		}, log(), livePlane(), leases(), network(), common()),
+		}, links(), log(), livePlane(), leases(), network(), common()),
 	}
 }
 
@@ -51,11 +51,14 @@ meta server are away, and is ready when they are there.`,
 		Keys: slices.Concat([]Key{
 			domain(),
 			health(":8081"),
+			{Name: "http-token", Group: "Ports", Kind: Text, Secret: true, Value: "TOKEN", Meaning: "whoever shows it may see /v1/links, /v1/routes, /v1/network and /v1/users; without it only this machine may"},
 			Key{Name: "mailbox-url", Group: "The mailbox", Kind: Text, Required: true, Secret: true, Value: "URL", Meaning: "MongoDB or a directory; the database is the one in the URL's path, else linker_DOMAIN"}.mailbox(),
 			Key{Name: "mailbox-quota-rows", Group: "The mailbox", Kind: Number, Default: "100000", Value: "COUNT", Meaning: "messages that may wait for one user; 0: any number"}.within(0, 0),
 			Key{Name: "mailbox-quota-bytes", Group: "The mailbox", Kind: Number, Default: "268435456", Value: "BYTES", Meaning: "what waits for one user may have that many; 0: any number"}.within(0, 0),
 			Key{Name: "mailbox-expire-after", Group: "The mailbox", Kind: Duration, Default: "720h", Value: "TIME", Meaning: "how long a message waits at most; 0: for ever"}.within(0, 0),
-		}, log(), []Key{
+			Key{Name: "link-quota-rows", Group: "The mailbox", Kind: Number, Default: "1000000", Value: "COUNT", Meaning: "messages that may wait for the road to one other domain; 0: any number"}.within(0, 0),
+			Key{Name: "link-quota-bytes", Group: "The mailbox", Kind: Number, Default: "4294967296", Value: "BYTES", Meaning: "what waits for the road to one other domain may have that many; 0: any number"}.within(0, 0),
+		}, links(), log(), []Key{
 			Key{Name: "backlog-bytes", Group: "The log", Kind: Number, Default: "0", Value: "BYTES", Meaning: "of one lane, from which on connectors accept nothing for it; 0: half of what the topic retains (retention.bytes), none if that is unlimited"}.within(0, 0),
 		}, livePlane(), leases(), network(), common()),
 	}
@@ -81,14 +84,18 @@ takes effect within two seconds.`,
 func Console() Program {
 	return Program{
 		Name: "console",
-		About: `Serves one page with which a person tries a running system. The page speaks to
-the connectors itself, as any client does; this program only hands out files
-and the list of domains and apps.`,
-		Example: `console --meta-url http://metaserver:9000`,
+		About: `Serves one page with which a person tries a running system, and which shows the
+network as a picture: domains, links, and which users are where. The page speaks
+to the connectors itself, as any client does; this program hands out files and
+the list of domains and apps, and asks the processors while somebody looks.`,
+		Example: `console --meta-url http://metaserver:9000 \
+      --processor-url domain-01=http://processor:8081`,
 		Keys: slices.Concat([]Key{
 			listen(":4400", "the page"),
 			metaURL(),
-			Key{Name: "websocket-url", Group: "The network", Kind: List, Stands: "the domains of the meta server", Value: "DOMAIN=URL,...", Meaning: "what the page offers to connect to"}.pairs(),
+			Key{Name: "websocket-url", Group: "The network", Kind: List, Stands: "the domains of the meta server", Value: "DOMAIN=URL,...", Meaning: "what the page offers to connect to"}.pairs("ws", "wss"),
+			Key{Name: "processor-url", Group: "The picture", Kind: List, Value: "DOMAIN=URL,...", Meaning: "processors to ask, best all of a domain; of others the picture shows what those say"}.pairs("http", "https"),
+			Key{Name: "processor-token", Group: "The picture", Kind: Text, Secret: true, Value: "TOKEN", Meaning: "the http-token of these processors"}.token(),
 		}, common()),
 	}
 }
@@ -103,6 +110,16 @@ func listen(standard, what string) Key {
 
 func health(standard string) Key {
 	return Key{Name: "http-listen", Group: "Ports", Kind: Text, Default: standard, Value: "HOST:PORT", Meaning: "/healthz, /readyz and /metrics"}.address(true)
+}
+
+// links is what a domain proves to its neighbours that it is itself with.
+func links() []Key {
+	const group = "Links"
+	return []Key{
+		{Name: "link-cert", Group: group, Kind: Text, Value: "FILE", Meaning: "certificate for links without a key; the domain's name is a DNS name in it; read again when it changes", with: []string{"link-key", "link-ca"}},
+		{Name: "link-key", Group: group, Kind: Text, Value: "FILE", Meaning: "its key", with: []string{"link-cert", "link-ca"}},
+		{Name: "link-ca", Group: group, Kind: Text, Value: "FILE", Meaning: "who signs the certificates of neighbouring domains; read again when it changes", with: []string{"link-cert", "link-key"}},
+	}
 }
 
 // log is Kafka.

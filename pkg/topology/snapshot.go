@@ -22,6 +22,8 @@ type Snapshot struct {
 	domains map[string]Domain
 	apps    map[string]App
 	links   map[string][]Link // by either end
+	parts   map[string]int    // domains that links join have the same number
+	without remembered
 }
 
 // New makes a snapshot of a network, which it copies. The error names every
@@ -54,7 +56,29 @@ func New(version uint64, network Network) (*Snapshot, error) {
 		s.links[l.N1] = append(s.links[l.N1], l)
 		s.links[l.N2] = append(s.links[l.N2], l)
 	}
+	s.parts = make(map[string]int, len(network.Domains))
+	for i, d := range network.Domains {
+		s.join(d.Name, i)
+	}
 	return s, nil
+}
+
+// join gives a number to a domain without one, and to all that links join with it.
+func (s *Snapshot) join(domain string, part int) {
+	if _, done := s.parts[domain]; done {
+		return
+	}
+	s.parts[domain] = part
+	for _, l := range s.links[domain] {
+		s.join(l.Other(domain), part)
+	}
+}
+
+// Joined says whether there is a path between two domains, whatever links are up.
+func (s *Snapshot) Joined(a, b string) bool {
+	i, known := s.parts[a]
+	j, alsoKnown := s.parts[b]
+	return known && alsoKnown && i == j
 }
 
 // Network returns the description itself, in the order in which it was written.

@@ -83,6 +83,7 @@ const (
 	CodeForbidden        Code = "FORBIDDEN" // the sender lacks the right
 	CodeNotConnected     Code = "NOT_CONNECTED"
 	CodeNoRoute          Code = "NO_ROUTE"
+	CodeHopsExhausted    Code = "HOPS_EXHAUSTED"    // it came through too many domains
 	CodeQueueUnavailable Code = "QUEUE_UNAVAILABLE" // retryable
 	CodeMailboxFull      Code = "MAILBOX_FULL"
 	CodeExpired          Code = "EXPIRED"

@@ -62,5 +62,8 @@ func config(v *settings.Values) connector.Config {
 	cfg.NATS.CredentialsFile = v.Text("nats-credentials")
 	cfg.Redis.URL = v.Text("redis-url")
 	cfg.Redis.CAFile = v.Text("redis-tls-ca")
+	cfg.LinkTLS.CertFile = v.Text("link-cert")
+	cfg.LinkTLS.KeyFile = v.Text("link-key")
+	cfg.LinkTLS.CAFile = v.Text("link-ca")
 	return cfg
 }

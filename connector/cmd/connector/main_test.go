@@ -22,7 +22,7 @@ func TestEverySettingReachesItsField(t *testing.T) {
 		"--domain=domain-01", "--name=c-1", "--listen=:1", "--link-listen=:2", "--http-listen=:3", "--tls-cert=cert", "--tls-key=key",
 		"--lanes=4", "--kafka-hosts=a:1,b:2", "--kafka-generation=5", "--kafka-tls", "--kafka-tls-ca=ca", "--kafka-tls-cert=kc", "--kafka-tls-key=kk",
 		"--kafka-sasl=scram-sha-256", "--kafka-user=u", "--kafka-password=p", "--nats-url=nats://n:1", "--nats-tls-ca=nca", "--nats-credentials=nc",
-		"--redis-url=redis://r:1", "--redis-tls-ca=rca", "--meta-url=http://m:1", "--meta-token=mt", "--meta-cache=mc",
+		"--link-cert=lc", "--link-key=lk", "--link-ca=lca", "--redis-url=redis://r:1", "--redis-tls-ca=rca", "--meta-url=http://m:1", "--meta-token=mt", "--meta-cache=mc",
 		"--frame-limit=2048", "--allowed-origins=o", "--drain-for=6s",
 	}, nil)
 	if err != nil {
@@ -38,6 +38,7 @@ func TestEverySettingReachesItsField(t *testing.T) {
 	want.Kafka.SASL, want.Kafka.User, want.Kafka.Password = "scram-sha-256", "u", "p"
 	want.NATS.URL, want.NATS.CAFile, want.NATS.CredentialsFile = "nats://n:1", "nca", "nc"
 	want.Redis.URL, want.Redis.CAFile = "redis://r:1", "rca"
+	want.LinkTLS.CertFile, want.LinkTLS.KeyFile, want.LinkTLS.CAFile = "lc", "lk", "lca"
 	got := config(v)
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

@@ -100,21 +100,23 @@ func (x *Sender) send(f wire.Frame) {
 		f.ClientID = ""
 	}
 	network := x.u.to.Network.Current()
-	for _, to := range f.To {
-		if d := route.Decide(x.user, to, x.u.cfg.Domain, network); d.Verdict != route.Here {
+	homes := make([]string, len(f.To))
+	for i, to := range f.To {
+		d := route.Decide(x.user, to, x.u.cfg.Domain, network)
+		if d.Verdict == route.Refuse {
 			x.fail(f.Reference, d.Code, refusal(d.Code, "data.to", to, x.u.cfg.Domain, network))
 			return
 		}
+		homes[i] = d.Domain
 	}
 	if f.Feature == wire.Fast {
-		x.sendFast(f)
+		x.sendFast(f, homes)
 		return
 	}
-	x.sendReliable(f)
+	x.sendReliable(f, homes, network.Version)
 }
 
-// refusal says in words why a user cannot be reached. Domains that are not this
-// one are reached over links, which nothing here serves.
+// refusal says in words why a user cannot be reached.
 func refusal(code wire.Code, field string, to ident.UserID, here string, network *topology.Snapshot) string {
 	switch code {
 	case wire.CodeUnknownApp:
@@ -124,7 +126,7 @@ func refusal(code wire.Code, field string, to ident.UserID, here string, network
 	case wire.CodeForbidden:
 		return "only the master user of the target's app may close its connections"
 	default:
-		return fmt.Sprintf("%s: %q is at home in domain %q, and there is no way to it from %q", field, to, network.HomeOf(to, here), here)
+		return fmt.Sprintf("%s: %q is at home in domain %q, and no links lead there from %q", field, to, network.HomeOf(to, here), here)
 	}
 }
 
@@ -139,14 +141,15 @@ func (x *Sender) message(f *wire.Frame) envelope.Envelope {
 }
 
 // sendReliable writes a message to the log: one record for each lane that has
-// receivers of it. It is accepted when all of them are acknowledged.
-func (x *Sender) sendReliable(f wire.Frame) {
+// receivers of it, and one for each other domain. It is accepted when all of them are
+// acknowledged.
+func (x *Sender) sendReliable(f wire.Frame, homes []string, network uint64) {
 	at := time.Now()
 	if x.renew.Swap(false) {
 		x.numbers = newNumbers()
 	}
 	x.numbers.begin(f.To, at)
-	shares := x.split(f.To, x.numbers.next)
+	shares := x.split(f.To, homes, x.numbers.next)
 	for _, share := range shares {
 		if _, room := x.u.to.Lanes.Accepts(share.lane); !room {
 			x.unavailable(f.Reference, "the backlog of the receiver's queue is full")
@@ -154,7 +157,7 @@ func (x *Sender) sendReliable(f wire.Frame) {
 		}
 	}
 	e := x.message(&f)
-	e.Stream = x.numbers.stream
+	e.Stream, e.Network = x.numbers.stream, network
 	switch {
 	case f.ClientID != "" && f.Type == wire.TypeGroupMessage:
 		e.ID = ident.ClientMessageID(x.user, "", f.ClientID)
@@ -185,23 +188,34 @@ func (x *Sender) sendReliable(f wire.Frame) {
 	}
 }
 
-// share is the receivers of a message in one lane.
+// share is the receivers of a message in one lane, or in one other domain.
 type share struct {
-	lane int
-	to   []envelope.Recipient
+	place
+	to []envelope.Recipient
 }
 
-// split sorts receivers by lane.
-func (x *Sender) split(users []ident.UserID, next func(ident.UserID) uint64) []share {
+// place is where receivers of a message are: in a lane of this domain, or in another
+// domain, to which everything goes through the lane of the sender.
+type place struct {
+	domain string // empty: this one
+	lane   int
+}
+
+// split sorts receivers by place; homes names the other domains of those who are at home
+// there.
+func (x *Sender) split(users []ident.UserID, homes []string, next func(ident.UserID) uint64) []share {
 	var shares []share
-	place := make(map[int]int, min(len(users), x.u.cfg.Lanes))
-	for _, user := range users {
-		lane := user.Lane(x.u.cfg.Lanes)
-		i, known := place[lane]
+	places := make(map[place]int, min(len(users), x.u.cfg.Lanes))
+	for i, user := range users {
+		p := place{domain: homes[i], lane: x.lane}
+		if p.domain == "" {
+			p.lane = user.Lane(x.u.cfg.Lanes)
+		}
+		i, known := places[p]
 		if !known {
 			i = len(shares)
-			place[lane] = i
-			shares = append(shares, share{lane: lane})
+			places[p] = i
+			shares = append(shares, share{place: p})
 		}
 		shares[i].to = append(shares[i].to, envelope.Recipient{User: user, N: next(user)})
 	}
@@ -252,9 +266,10 @@ func (a *acceptance) done(err error) {
 	}
 }
 
-// sendFast publishes a message: one envelope for each lane that has receivers.
-func (x *Sender) sendFast(f wire.Frame) {
-	shares := x.split(f.To, func(ident.UserID) uint64 { return 0 })
+// sendFast publishes a message: one envelope for each lane that has receivers, and one
+// for each other domain.
+func (x *Sender) sendFast(f wire.Frame, homes []string) {
+	shares := x.split(f.To, homes, func(ident.UserID) uint64 { return 0 })
 	for _, share := range shares {
 		if heard, _ := x.u.to.Lanes.Accepts(share.lane); !heard {
 			x.unavailable(f.Reference, "nobody serves the receiver's queue")
@@ -294,8 +309,12 @@ func (x *Sender) close(f wire.Frame) {
 	switch d := route.DecideClose(x.user, target, x.u.cfg.Domain, network); d.Verdict {
 	case route.Refuse:
 		x.fail(f.Reference, d.Code, refusal(d.Code, "data.userId", target, x.u.cfg.Domain, network))
-	case route.Here:
-		e := envelope.Envelope{Kind: envelope.KindClose, From: x.user, To: []envelope.Recipient{{User: target}}, CreatedAt: now(), Reference: f.Reference}
+	case route.Here, route.Elsewhere:
+		lane := x.lane
+		if d.Verdict == route.Here {
+			lane = target.Lane(x.u.cfg.Lanes)
+		}
+		e := envelope.Envelope{Kind: envelope.KindClose, From: x.user, To: []envelope.Recipient{{User: target}}, CreatedAt: now(), Reference: f.Reference, Network: network.Version}
 		x.s.Begin(0)
 		done := func(err error) {
 			if err != nil {
@@ -305,7 +324,7 @@ func (x *Sender) close(f wire.Frame) {
 			}
 			x.s.Finish(0, nil)
 		}
-		if err := x.u.append(target.Lane(x.u.cfg.Lanes), target, &e, func(_ int64, err error) { done(err) }); err != nil {
+		if err := x.u.append(lane, target, &e, func(_ int64, err error) { done(err) }); err != nil {
 			done(err)
 		}
 	}

@@ -44,7 +44,7 @@ type Catalog struct {
 	state   State         // guarded by mu; what it points to does not change
 	changed chan struct{} // guarded by mu; closed when the snapshot is replaced
 
-	// Owned by Open, then by Run.
+	// Owned by Open and Reread, then by Run.
 	inForce  string // print of the version in force
 	judged   string // print of what was last taken or refused
 	lastRead string // print of what was last read
@@ -81,6 +81,14 @@ func (c *Catalog) Current() (State, <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.state, c.changed
+}
+
+// Reread judges the file as it is now, for whoever has just written it. It must
+// return before Run is called.
+func (c *Catalog) Reread() {
+	content, err := read(c.file)
+	c.lastRead = printOf(content, err)
+	c.look()
 }
 
 // Run follows the file until ctx ends; then it returns nil.

@@ -30,6 +30,9 @@ type Config struct {
 	File string
 	// Metrics takes the handler's own metrics and is what /metrics shows.
 	Metrics *prometheus.Registry
+	// Ready answers /readyz. nil: the meta server itself, which is ready as long as
+	// it serves.
+	Ready http.Handler
 }
 
 // New returns the handler for all paths of the meta server.
@@ -43,6 +46,10 @@ func New(cfg Config) (http.Handler, error) {
 	err := errors.Join(cfg.Metrics.Register(requests), cfg.Metrics.Register(waiting))
 	if err != nil {
 		return nil, fmt.Errorf("register metrics of the HTTP interface: %w", err)
+	}
+	ready := cfg.Ready
+	if ready == nil {
+		ready = http.HandlerFunc(alive)
 	}
 	a := &api{source: cfg.Source, file: cfg.File}
 	services := &snapshots{source: cfg.Source, token: newToken(cfg.Token), waiting: waiting}
@@ -60,7 +67,7 @@ func New(cfg Config) (http.Handler, error) {
 	handle("/status", http.HandlerFunc(a.status))
 	handle("/snapshot", services)
 	handle("/healthz", http.HandlerFunc(alive))
-	handle("/readyz", http.HandlerFunc(alive))
+	handle("/readyz", ready)
 	handle("/metrics", promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{}))
 	unknown := requests.MustCurryWith(prometheus.Labels{"path": "other"})
 	mux.Handle("/", promhttp.InstrumentHandlerCounter(unknown, http.HandlerFunc(notFound)))

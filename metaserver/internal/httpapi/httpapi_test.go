@@ -51,6 +51,7 @@ func network() topology.Network {
 		Domains: []topology.Domain{
 			{Name: "domain-01", URLs: []string{"tcp://one:9089", "ws://one:8088", "wss://one"}},
 			{Name: "domain-02", URLs: []string{"tcp://two:9089", "ws://two:8088"}},
+			{Name: "domain-03", URLs: []string{"tcp://three:9089"}},
 		},
 		Links: []topology.Link{{N1: "domain-01", N2: "domain-02", Cost: 3, Key: "hunter2"}},
 		Apps: []topology.App{
@@ -59,6 +60,10 @@ func network() topology.Network {
 				AuthEnabled: true, Distributions: []topology.Distribution{{DomainName: "domain-02", From: 5, To: topology.MaxNumber}},
 			},
 			{Name: "BNZ", AppID: "bnz-344", Master: "BNZ-453432"},
+		},
+		Distributions: []topology.Distribution{
+			{DomainName: "domain-01", From: 0, To: 9},
+			{DomainName: "domain-03", From: 10, To: 10},
 		},
 	}
 }
@@ -96,15 +101,17 @@ func TestAnswers(t *testing.T) {
 		code   int
 		body   string
 	}{
-		{"/domains", 200, `[{"name":"domain-01","urls":["tcp://one:9089","ws://one:8088","wss://one"]},{"name":"domain-02","urls":["tcp://two:9089","ws://two:8088"]}]`},
+		{"/domains", 200, `[{"name":"domain-01","urls":["tcp://one:9089","ws://one:8088","wss://one"]},{"name":"domain-02","urls":["tcp://two:9089","ws://two:8088"]},{"name":"domain-03","urls":["tcp://three:9089"]}]`},
 		{"/domains/links", 200, `[{"n1":"domain-01","n2":"domain-02"}]`},
-		{"/domains/graph", 200, `{"domains":["domain-01","domain-02"],"links":[{"n1":"domain-01","n2":"domain-02"}]}`},
+		{"/domains/graph", 200, `{"domains":["domain-01","domain-02","domain-03"],"links":[{"n1":"domain-01","n2":"domain-02"}]}`},
 		{"/clientApps", 200, `[{"appName":"ANZ","appId":"app-id-343","masterUserId":"ANZ-123223","authUrl":"http://auth:4200/auth","authEnabled":true,` +
 			`"userDistributions":[{"domainName":"domain-02","from":5}]},` +
 			`{"appName":"BNZ","appId":"bnz-344","masterUserId":"BNZ-453432","authEnabled":false,"userDistributions":[]}]`},
 		{"/resolve?userId=ANZ-5", 200, `{"userId":"ANZ-5","app":"ANZ","domain":"domain-02","urls":["ws://two:8088"]}`},
-		{"/resolve?userId=ANZ-4", 200, `{"userId":"ANZ-4","app":"ANZ","domain":"domain-01","urls":["ws://one:8088","wss://one"]}`},
+		{"/resolve?userId=ANZ-4", 200, `{"userId":"ANZ-4","app":"ANZ","domain":"","urls":["ws://one:8088","wss://one","ws://two:8088"]}`},
 		{"/resolve?userId=BNZ-5", 200, `{"userId":"BNZ-5","app":"BNZ","domain":"domain-01","urls":["ws://one:8088","wss://one"]}`},
+		{"/resolve?userId=BNZ-10", 200, `{"userId":"BNZ-10","app":"BNZ","domain":"domain-03","urls":[]}`},
+		{"/resolve?userId=BNZ-11", 200, `{"userId":"BNZ-11","app":"BNZ","domain":"","urls":["ws://one:8088","wss://one","ws://two:8088"]}`},
 		{"/resolve?userId=CNZ-5", 404, `{"error":"app CNZ is not defined","field":"userId","value":"CNZ-5","expected":"a user of a defined app"}`},
 		{"/resolve?userId=ANZ-007", 400, `{"error":"userId is \"ANZ-007\", expected \u003cappName\u003e-\u003cnumber\u003e, such as ANZ-123223",` +
 			`"field":"userId","value":"ANZ-007","expected":"\u003cappName\u003e-\u003cnumber\u003e, such as ANZ-123223"}`},
@@ -134,7 +141,7 @@ func TestAnswers(t *testing.T) {
 func TestSecretsAreInTheSnapshotOnly(t *testing.T) {
 	t.Parallel()
 	h, _ := serve(t)
-	for _, path := range []string{"/domains", "/domains/links", "/domains/graph", "/clientApps", "/resolve?userId=ANZ-1", "/status", "/snapshot", "/metrics"} {
+	for _, path := range []string{"/domains", "/domains/links", "/domains/graph", "/clientApps", "/resolve?userId=ANZ-1", "/resolve?userId=ANZ-9", "/status", "/snapshot", "/metrics"} {
 		w := ask(t.Context(), h, http.MethodGet, path)
 		if strings.Contains(w.Body.String(), "hunter2") {
 			t.Errorf("%s shows a secret: %s", path, w.Body)

@@ -89,8 +89,7 @@ func withoutSecrets(callback string) string {
 }
 
 // resolve says where a user must connect. A user of no distribution is at home
-// wherever it connects; to it the first domain is named, so that all who ask meet
-// in one place.
+// wherever it connects: no domain is named to it, and it may take any url.
 func (a *api) resolve(w http.ResponseWriter, r *http.Request) {
 	asked := r.URL.Query().Get("userId")
 	user, err := ident.ParseUserID(asked)
@@ -106,14 +105,24 @@ func (a *api) resolve(w http.ResponseWriter, r *http.Request) {
 		})
 		return
 	}
-	name := snapshot.HomeOf(user, snapshot.Network().Domains[0].Name)
-	domain, _ := snapshot.Domain(name)
+	home := snapshot.HomeOf(user, "")
 	write(w, http.StatusOK, struct {
 		User   ident.UserID `json:"userId"`
 		App    string       `json:"app"`
 		Domain string       `json:"domain"`
 		URLs   []string     `json:"urls"`
-	}{user, user.App(), name, domain.ClientURLs()})
+	}{user, user.App(), home, clientURLs(snapshot, home)})
+}
+
+// clientURLs are those of the home domain, or of all domains if there is none.
+func clientURLs(snapshot *topology.Snapshot, home string) []string {
+	urls := []string{}
+	for _, d := range snapshot.Network().Domains {
+		if home == "" || d.Name == home {
+			urls = append(urls, d.ClientURLs()...)
+		}
+	}
+	return urls
 }
 
 // status says which version is in force and what is wrong with the file.

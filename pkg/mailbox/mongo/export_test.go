@@ -45,6 +45,8 @@ func Commands(to string, after envelope.Position, lane int) map[string]bson.D {
 			{Key: "aggregate", Value: "mailbox"}, {Key: "pipeline", Value: usagePipeline(to)}, {Key: "cursor", Value: bson.D{}},
 		},
 		"by_age: Expired": find(expiredFilter(lane, 50), ascending("stored")),
-		"_id_: Delete":    find(bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: [][]byte{rowKey(mailbox.Key{To: to})}}}}}, bson.D{}),
+		"by_target: Targets": append(find(behindTarget(lane, to), laneOrder()),
+			bson.E{Key: "projection", Value: bson.D{{Key: "_id", Value: 0}, {Key: "to", Value: 1}}}),
+		"_id_: Delete": find(bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: [][]byte{rowKey(mailbox.Key{To: to})}}}}}, bson.D{}),
 	}
 }

@@ -173,6 +173,7 @@ func (s *Store) prepare(ctx context.Context) error {
 		s.rows: {
 			index("in_order", "to", "pos", "proved", "size"),
 			index("by_age", "lane", "stored"),
+			index("by_target", "lane", "to"),
 			{
 				Keys:    bson.D{{Key: "to", Value: 1}, {Key: "pos", Value: 1}},
 				Options: options.Index().SetName("proved").SetPartialFilterExpression(bson.D{{Key: "proved", Value: true}}),

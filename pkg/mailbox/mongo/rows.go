@@ -18,6 +18,7 @@ import (
 const (
 	maxPutBytes = 4 << 20 // of records in one request
 	maxKeys     = 1000    // in one request
+	maxEntries  = 1000    // of an index that one request goes through for targets
 )
 
 // duplicateKey is the server's code for a document whose key is taken.
@@ -336,6 +337,52 @@ func (s *Store) expired(ctx context.Context, lane int, before int64, limit int) 
 func expiredFilter(lane int, before int64) bson.D {
 	return bson.D{{Key: "lane", Value: lane}, {Key: "stored", Value: bson.D{{Key: "$lt", Value: before}}}}
 }
+
+// Targets implements mailbox.Rows. However many rows a target has, it looks at a
+// page of them at most, and then behind the target.
+func (s *Store) Targets(ctx context.Context, lane int, after string, limit int) ([]string, error) {
+	if limit < 1 {
+		return nil, fmt.Errorf("list targets of lane %d: limit %d is below 1", lane, limit)
+	}
+	targets, err := s.targets(ctx, lane, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list targets of lane %d: %w", lane, err)
+	}
+	return targets, nil
+}
+
+func (s *Store) targets(ctx context.Context, lane int, after string, limit int) ([]string, error) {
+	err := s.prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// The index by_target has all that is asked for.
+	o := options.Find().SetSort(laneOrder()).SetLimit(maxEntries).SetBatchSize(maxEntries).
+		SetProjection(bson.D{{Key: "_id", Value: 0}, {Key: "to", Value: 1}})
+	var targets []string
+	for {
+		entries := 0
+		err := scan(ctx, s.rows, behindTarget(lane, after), o, func(c *mongo.Cursor) (bool, error) {
+			entries++
+			var d rowDocument
+			err := c.Decode(&d)
+			if err == nil && d.To != after {
+				targets, after = append(targets, d.To), d.To
+			}
+			return len(targets) < limit, err
+		})
+		if err != nil || len(targets) == limit || entries < maxEntries {
+			return targets, err
+		}
+	}
+}
+
+// behindTarget selects the rows of a lane whose targets lie behind one.
+func behindTarget(lane int, target string) bson.D {
+	return bson.D{{Key: "lane", Value: lane}, {Key: "to", Value: bson.D{{Key: "$gt", Value: target}}}}
+}
+
+func laneOrder() bson.D { return bson.D{{Key: "lane", Value: 1}, {Key: "to", Value: 1}} }
 
 // request is one round trip, after the indexes have been made.
 func (s *Store) request(ctx context.Context, run func(context.Context) error) error {

@@ -28,6 +28,15 @@ const (
 		WHERE target = ? AND proved = 0`
 	expiredRows = `SELECT target, generation, offset, id, lane, proved, stored, record FROM rows INDEXED BY rows_by_age
 		WHERE lane = ? AND stored < ? ORDER BY stored LIMIT ?`
+	// From each target the index is entered anew behind it, so that rows between
+	// two targets are not looked at. The NULL behind the last one ends the search.
+	laneTargets = `WITH RECURSIVE found (target) AS (
+			SELECT min(target) FROM rows INDEXED BY rows_by_target WHERE lane = ?1 AND target > ?2
+			UNION ALL
+			SELECT (SELECT min(target) FROM rows INDEXED BY rows_by_target WHERE lane = ?1 AND target > found.target)
+			FROM found WHERE found.target IS NOT NULL
+			LIMIT ?3
+		) SELECT target FROM found WHERE target IS NOT NULL`
 )
 
 // Put implements mailbox.Rows.
@@ -171,6 +180,37 @@ func (s *Store) expiredRows(ctx context.Context, lane int, before int64, limit i
 		rows = append(rows, r)
 	}
 	return rows, found.Err()
+}
+
+// Targets implements mailbox.Rows. It looks at one entry of an index for each
+// target.
+func (s *Store) Targets(ctx context.Context, lane int, after string, limit int) ([]string, error) {
+	if limit < 1 {
+		return nil, fmt.Errorf("list targets of lane %d: limit %d is below 1", lane, limit)
+	}
+	targets, err := s.targets(ctx, lane, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list targets of lane %d: %w", lane, err)
+	}
+	return targets, nil
+}
+
+func (s *Store) targets(ctx context.Context, lane int, after string, limit int) ([]string, error) {
+	found, err := s.read.QueryContext(ctx, laneTargets, lane, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer found.Close()
+	var targets []string
+	for found.Next() {
+		var target string
+		err := found.Scan(&target)
+		if err != nil {
+			return nil, err
+		}
+		targets = append(targets, target)
+	}
+	return targets, found.Err()
 }
 
 func scanRow(found *sql.Rows) (mailbox.Row, error) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -157,6 +158,60 @@ func TestADatabaseOfFormat1IsTakenOver(t *testing.T) {
 	}
 	if a, found, err := s.GetAnnounced(t.Context(), 2, "A-1"); err != nil || !found || a.N != 9 {
 		t.Errorf("announced %+v, found %v, error %v", a, found, err)
+	}
+	wantTargets(t, s, 7, "A-1", "A-2")
+}
+
+// backToFormat2 takes from a database what format 3 added.
+const backToFormat2 = "DROP INDEX rows_by_target; PRAGMA user_version = 2"
+
+func TestADatabaseOfFormat2IsTakenOver(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first, err := sqlite.Open(dir, slog.New(slog.DiscardHandler))
+	noError(t, err)
+	fill(t, first)
+	noError(t, first.Close())
+	execute(t, filepath.Join(dir, "mailbox.db"), backToFormat2)
+	for range 2 {
+		s, err := sqlite.Open(dir, slog.New(slog.DiscardHandler))
+		noError(t, err)
+		checkFilled(t, s)
+		wantTargets(t, s, 0, "A-1")
+		noError(t, s.Close())
+	}
+}
+
+func TestTargetsSkipsTheRowsBetween(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir())
+	var rows []mailbox.Row
+	for n := range int64(10_000) {
+		rows = append(rows, row(n))
+	}
+	noError(t, s.Put(t.Context(), rows))
+	noError(t, s.Put(t.Context(), []mailbox.Row{{To: "link/domain-02/0", Pos: rows[0].Pos}}))
+	began := time.Now()
+	for range 100 {
+		wantTargets(t, s, 0, "A-1", "link/domain-02/0")
+	}
+	skipping := time.Since(began)
+	began = time.Now()
+	for range 100 {
+		_, err := s.Count(t.Context(), mailbox.Query{To: "A-1"})
+		noError(t, err)
+	}
+	if counting := time.Since(began); skipping > counting {
+		t.Errorf("Targets takes %v, counting all rows %v", skipping, counting)
+	}
+}
+
+func wantTargets(t *testing.T, s *sqlite.Store, lane int, want ...string) {
+	t.Helper()
+	got, err := s.Targets(t.Context(), lane, "", 9)
+	noError(t, err)
+	if !slices.Equal(got, want) {
+		t.Errorf("the targets of lane %d are %q, want %q", lane, got, want)
 	}
 }
 

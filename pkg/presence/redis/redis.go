@@ -326,13 +326,23 @@ func (r *Registry) Locate(ctx context.Context, user ident.UserID) ([]ident.Conne
 	if err != nil {
 		return nil, fmt.Errorf("locate a user: %w", err)
 	}
+	found, err := connectorsOf(places, live)
+	if err != nil {
+		return nil, fmt.Errorf("locate a user: %w", err)
+	}
+	return found, nil
+}
+
+// connectorsOf returns the connectors of the places of a user that are alive, each
+// once, sorted by name.
+func connectorsOf(places []string, live []ident.Connector) ([]ident.Connector, error) {
 	var found []ident.Connector
 	for _, p := range places {
 		name, rest, _ := strings.Cut(p, " ")
 		incarnation, _, _ := strings.Cut(rest, " ")
 		c, err := parseConnector(name, incarnation)
 		if err != nil {
-			return nil, fmt.Errorf("locate a user: %w", err)
+			return nil, err
 		}
 		if slices.Contains(live, c) && !slices.Contains(found, c) {
 			found = append(found, c)

@@ -34,6 +34,8 @@ func config(v *settings.Values) processor.Config {
 		Domain: v.Text("domain"),
 		HTTP:   v.Text("http-listen"),
 
+		HTTPToken: v.Text("http-token"),
+
 		KafkaGeneration: uint32(v.Number("kafka-generation")),
 		Lanes:           int(v.Number("lanes")),
 		MetaURL:         v.Text("meta-url"),
@@ -44,6 +46,8 @@ func config(v *settings.Values) processor.Config {
 		QuotaRows:    int(v.Number("mailbox-quota-rows")),
 		QuotaBytes:   v.Number("mailbox-quota-bytes"),
 		ExpireAfter:  v.Duration("mailbox-expire-after"),
+		LinkRows:     int(v.Number("link-quota-rows")),
+		LinkBytes:    v.Number("link-quota-bytes"),
 		BacklogBytes: v.Number("backlog-bytes"),
 	}
 	cfg.Kafka.Brokers = v.List("kafka-hosts")
@@ -59,5 +63,8 @@ func config(v *settings.Values) processor.Config {
 	cfg.NATS.CredentialsFile = v.Text("nats-credentials")
 	cfg.Redis.URL = v.Text("redis-url")
 	cfg.Redis.CAFile = v.Text("redis-tls-ca")
+	cfg.LinkTLS.CertFile = v.Text("link-cert")
+	cfg.LinkTLS.KeyFile = v.Text("link-key")
+	cfg.LinkTLS.CAFile = v.Text("link-ca")
 	return cfg
 }

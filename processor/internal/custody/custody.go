@@ -48,10 +48,29 @@ const (
 	resendMost    = 5 * time.Second        // the longest pause between two attempts
 	fastProofFor  = time.Minute            // a FAST message's proof is waited for at least so long, for its confirmation
 	maxFastWaits  = 1 << 16                // confirmations of FAST messages begun in that time; more are not given
-	networkWait   = 2 * time.Second        // a record for an unknown app waits so long for a newer network
 	departedFor   = 30 * time.Second       // a session that has logged out is known as such
 	maxHeld       = 32 << 20               // bytes of records in memory, from which on what can be read again is forgotten
 	pageRows      = 256                    // read from the mailbox at once
+)
+
+// Limits of what goes to other domains and comes from them.
+const (
+	RoadBytes   = 1 << 20 // under way to one domain, from one lane
+	RoadRecords = 4096
+
+	// HoldFor is how long a message that has overtaken others of its sender waits for
+	// them. What comes after that is marked as late.
+	HoldFor = 30 * time.Second
+	// NetworkWait is how long records wait for the description of the network by which
+	// another process has routed them.
+	NetworkWait = 10 * time.Second
+
+	againAfter  = time.Second      // a record that was here before is sent on no sooner
+	waitAgain   = time.Minute      // after records have waited for a network in vain, none do for so long
+	maxHolding  = 32 << 20         // bytes of messages that wait for others; then the oldest go on
+	arrivingFor = 30 * time.Second // what a moved user's former home has comes first, for so long
+	moveAgain   = 2 * time.Second  // between two looks for messages that are in the wrong place
+	moveRows    = 256              // on their way to the right place at once
 )
 
 // Event is something that has happened to a lane.
@@ -112,6 +131,32 @@ type ConnectorDied struct{ Connector ident.Connector }
 // not certain who is there, nobody is announced as gone.
 type Assembled struct{}
 
+// RoadsChanged says over which connection each other domain is reached from now on.
+// Domains that are not named cannot be reached.
+type RoadsChanged struct{ Roads map[string]Road }
+
+// Road is the way to another domain.
+type Road struct {
+	Neighbour string // over whom
+	Conn      uint64 // the connection; not 0
+}
+
+// HandedOver says that the neighbour's log has all records of a channel up to UpTo.
+type HandedOver struct{ Channel, UpTo uint64 }
+
+// Refused says that the neighbour will never take a record. It comes before the
+// HandedOver that covers it.
+type Refused struct {
+	Channel, N uint64
+	Code       string
+}
+
+// TargetsListed is the result of an entry of Effects.Lists.
+type TargetsListed struct {
+	List    List
+	Targets []string
+}
+
 // NetworkChanged replaces the description of the network.
 type NetworkChanged struct{ Network *topology.Snapshot }
 
@@ -131,6 +176,10 @@ func (Buried) event()         {}
 func (ConnectorDied) event()  {}
 func (Assembled) event()      {}
 func (NetworkChanged) event() {}
+func (RoadsChanged) event()   {}
+func (HandedOver) event()     {}
+func (Refused) event()        {}
+func (TargetsListed) event()  {}
 func (Ticked) event()         {}
 
 // Effects are what is to be done, in any order between the kinds; within a kind
@@ -152,9 +201,34 @@ type Effects struct {
 	Produce      []Produce
 	Bury         []Burial
 	Failures     []envelope.Envelope // for senders' open sockets, over the live plane
+	Hand         []Hand              // for other domains
+	HandFast     []HandFast
+	Leave        []Leave // channels that are used no longer; before Hand
+	Lists        []List
 
 	last  map[ident.Connector]int // index of the last delivery to each connector
 	round uint64                  // counts Resets: within a round, writes come before reads
+}
+
+// Hand is a record for another domain, the Nth of a channel.
+type Hand struct {
+	Conn, Channel, N uint64
+	Record           []byte
+}
+
+// HandFast is a FAST record for another domain.
+type HandFast struct {
+	Conn   uint64
+	Record []byte
+}
+
+// Leave ends a channel.
+type Leave struct{ Conn, Channel uint64 }
+
+// List asks for the names of targets that have rows in the mailbox.
+type List struct {
+	After string
+	Limit int
 }
 
 // Delivery is an item for a connector.
@@ -179,6 +253,7 @@ const (
 	ForFetch
 	ForProof // of a delivery whose record only the mailbox still has
 	ForHint  // MISSING_MESSAGES_AVAILABLE
+	ForMove  // to where the messages belong now
 )
 
 // Read asks for rows of the mailbox.
@@ -212,6 +287,9 @@ type Token struct {
 	Confirms envelope.Position // a confirmation of the record at this position …
 	User     ident.UserID      // … as delivered to this user; or a presence event of this user
 	Presence uint64            // the event's number; 0: not a presence event
+
+	Passed int64       // the record at this offset minus 1 is settled by it; 0: none is
+	Stands mailbox.Key // the row whose place it takes
 }
 
 // Burial asks for a dead letter: the record of an offset cannot be delivered to
@@ -230,6 +308,9 @@ func (e *Effects) Reset() {
 	clear(e.Produce)
 	clear(e.Bury)
 	clear(e.Failures)
+	clear(e.Hand)
+	clear(e.HandFast)
+	e.Hand, e.HandFast, e.Leave, e.Lists = e.Hand[:0], e.HandFast[:0], e.Leave[:0], e.Lists[:0]
 	e.Deliveries, e.Put, e.Mark, e.Delete = e.Deliveries[:0], e.Put[:0], e.Mark[:0], e.Delete[:0]
 	e.DeleteProved, e.Reads, e.Counts, e.Loads = e.DeleteProved[:0], e.Reads[:0], e.Counts[:0], e.Loads[:0]
 	e.Usages, e.Expirations = e.Usages[:0], e.Expirations[:0]

@@ -11,7 +11,24 @@ import (
 )
 
 // room says whether one more record may go out to the session.
-func (sn *session) room() bool { return sn.bytes < WindowBytes && len(sn.flights) < WindowRecords }
+func (sn *session) room() bool {
+	bytes, records := sn.window()
+	return sn.bytes < bytes && len(sn.flights) < records
+}
+
+// halfEmpty says whether it is worth to read more rows for the session.
+func (sn *session) halfEmpty() bool {
+	bytes, records := sn.window()
+	return sn.bytes <= bytes/2 && len(sn.flights) <= records/2
+}
+
+// window is how much may be under way.
+func (sn *session) window() (bytes, records int) {
+	if sn.conn != 0 {
+		return RoadBytes, RoadRecords
+	}
+	return WindowBytes, WindowRecords
+}
 
 // roomiest returns the session of the target with the least in flight that has
 // room, nil if none has.
@@ -40,6 +57,10 @@ func (s *State) send(sn *session, it *item, fetched bool, fx *Effects) {
 	sn.flights = append(sn.flights, f)
 	sn.bytes += it.size
 	it.flights = append(it.flights, sn)
+	if sn.conn != 0 {
+		fx.Hand = append(fx.Hand, Hand{Conn: sn.conn, Channel: sn.id, N: f.d, Record: s.outbound(it.env)})
+		return
+	}
 	fx.deliver(sn.connector, frameItem(it), delivery.Target{Session: sn.id, User: sn.user.id, D: f.d})
 }
 
@@ -49,7 +70,7 @@ func frameItem(it *item) delivery.Item {
 	}
 	item := delivery.Item{Kind: delivery.KindFrame, Pos: it.pos, ID: it.id}
 	if it.env != nil {
-		item.Frame, item.Urgent = it.env.Frame, it.confirm == unconfirmed
+		item.Frame, item.Urgent, item.Late = it.env.Frame, it.confirm == unconfirmed, it.env.Late
 	}
 	return item
 }
@@ -138,7 +159,18 @@ func (s *State) progress(sn *session, p delivery.Progress, fx *Effects) {
 	if p.Taken > sn.taken || p.Proved > sn.proved {
 		sn.heard, sn.pause = s.now, 0
 	}
-	sn.taken, sn.proved = max(sn.taken, p.Taken), max(sn.proved, p.Proved)
+	n := s.advance(sn, p.Taken, p.Proved, fx)
+	if p.Gap && sn.taken < sn.d {
+		s.repeat(sn, fx)
+	}
+	if n > 0 {
+		s.serveFetch(sn, fx)
+	}
+}
+
+// advance notes how far a session is and returns how many deliveries have landed.
+func (s *State) advance(sn *session, taken, proved uint64, fx *Effects) int {
+	sn.taken, sn.proved = max(sn.taken, taken), max(sn.proved, proved)
 	n := 0
 	for n < len(sn.flights) && sn.flights[n].d <= sn.proved {
 		n++
@@ -149,15 +181,10 @@ func (s *State) progress(sn *session, p delivery.Progress, fx *Effects) {
 		sn.bytes -= f.item.size
 		s.land(sn, f.item, fx)
 	}
-	if p.Gap && sn.taken < sn.d {
-		s.repeat(sn, fx)
-	}
 	if n > 0 && sn.target.behind {
 		s.catching[sn.target] = true
 	}
-	if n > 0 {
-		s.serveFetch(sn, fx)
-	}
+	return n
 }
 
 // land notes that a session has proved receipt of a message.
@@ -201,12 +228,12 @@ func (s *State) finish(it *item, fx *Effects) {
 	switch {
 	case it.stored && !it.deleted:
 		it.deleted, it.leaving = true, fx.round
-		s.metrics.fromMailbox.Inc()
+		s.metrics.landed(it)
 		s.touch(it.key())
 		s.removed(it.user.id, it.size)
 		fx.Delete = append(fx.Delete, it.key())
 	case it.inLog && !it.stored && !it.storing:
-		s.metrics.fromLog.Inc()
+		s.metrics.landed(it)
 		s.settle(it)
 	}
 	s.release(it)
@@ -214,6 +241,14 @@ func (s *State) finish(it *item, fx *Effects) {
 
 // produced notes that the log has taken a confirmation or presence event.
 func (s *State) produced(t Token, fx *Effects) {
+	if t.Passed != 0 {
+		s.log.settle(t.Passed - 1)
+		return
+	}
+	if t.Stands != (mailbox.Key{}) {
+		s.replaced(t, fx)
+		return
+	}
 	u := s.users[t.User]
 	if u == nil {
 		return
@@ -305,10 +340,14 @@ func (it *item) key() mailbox.Key {
 // rowsStored notes that the mailbox has custody.
 func (s *State) rowsStored(keys []mailbox.Key, fx *Effects) {
 	for _, k := range keys {
+		if s.heldStored(k, fx) {
+			continue
+		}
 		u := s.users[ident.UserID(k.To)]
 		if u == nil {
 			continue
 		}
+		s.lookForMoved(u)
 		u.storing--
 		u.stored++
 		for _, t := range u.targets {

@@ -16,6 +16,17 @@ type Limits struct {
 	Rows   int           // for one user; 0: no limit
 	Bytes  int64         // of the records of one user; 0: no limit
 	Expire time.Duration // how long a message waits at most; 0: for ever
+
+	RoadRows  int   // for one other domain, in one lane; 0: no limit
+	RoadBytes int64 // of the records for one other domain, in one lane; 0: no limit
+}
+
+// of returns how much may wait for a user, or for a domain.
+func (l Limits) of(u *user) (rows int, bytes int64) {
+	if u.domain != "" {
+		return l.RoadRows, l.RoadBytes
+	}
+	return l.Rows, l.Bytes
 }
 
 const (
@@ -67,22 +78,16 @@ func (RowsExpired) event() {}
 // has, or what is under way to one, is let in: the session's window bounds it.
 // Nothing overtakes what is held: whoever reads a mailbox takes it to be in order.
 func (s *State) admit(it *item, fx *Effects) bool {
-	l := s.cfg.Limits
-	if l.Rows == 0 && l.Bytes == 0 || it.pos.Offset < s.cfg.Epoch {
+	rows, bytes := s.cfg.Limits.of(it.user)
+	if rows == 0 && bytes == 0 || it.pos.Offset < s.cfg.Epoch {
 		return true // from before this owner's time: it may be stored already, and counted
 	}
-	u := s.usages[it.user.id]
-	if u == nil {
-		if len(s.usages) >= maxUsages {
-			maps.DeleteFunc(s.usages, func(_ ident.UserID, u *usage) bool { return !u.asking })
-		}
-		u = &usage{}
-		s.usages[it.user.id] = u
-	}
+	u := s.usage(it.user)
+	mostRows, mostBytes := rows, bytes
 	if !u.known {
-		l.Rows, l.Bytes = l.Rows/uncounted, l.Bytes/uncounted
+		mostRows, mostBytes = rows/uncounted, bytes/uncounted
 	}
-	room := (s.cfg.Limits.Rows == 0 || u.rows < l.Rows) && (s.cfg.Limits.Bytes == 0 || u.bytes+int64(it.size) <= l.Bytes)
+	room := (rows == 0 || u.rows < mostRows) && (bytes == 0 || u.bytes+int64(it.size) <= mostBytes)
 	if it.user.held == 0 && (room || it.proved || len(it.flights) > 0) {
 		u.rows++
 		u.bytes += int64(it.size)
@@ -99,6 +104,19 @@ func (s *State) admit(it *item, fx *Effects) bool {
 	}
 	s.askUsage(it.user.id, u, fx)
 	return false
+}
+
+// usage returns what is known of the mailbox of a user, or of a domain.
+func (s *State) usage(of *user) *usage {
+	u := s.usages[of.id]
+	if u == nil {
+		if len(s.usages) >= maxUsages {
+			maps.DeleteFunc(s.usages, func(id ident.UserID, u *usage) bool { return !u.asking && !isRoad(string(id)) })
+		}
+		u = &usage{}
+		s.usages[of.id] = u
+	}
+	return u
 }
 
 func (s *State) askUsage(id ident.UserID, u *usage, fx *Effects) {
@@ -143,16 +161,26 @@ func (s *State) removed(user ident.UserID, size int) {
 
 // overflow refuses a message for which the mailbox has no room.
 func (s *State) overflow(it *item, fx *Effects) {
-	fx.Bury = append(fx.Bury, Burial{Offset: it.pos.Offset, User: it.user.id, Record: it.record(), Reason: string(wire.CodeMailboxFull)})
+	text := "the mailbox of " + string(it.user.id) + " is full"
+	if it.user.domain != "" {
+		text = "too many messages wait for the road to " + it.user.domain
+	}
+	s.deadLetter(it, wire.CodeMailboxFull, text, fx)
+}
+
+// deadLetter gives an item to the dead letters and tells its sender.
+func (s *State) deadLetter(it *item, code wire.Code, text string, fx *Effects) {
+	offset := int64(noOffset)
+	if it.inLog { // the burial settles the record
+		offset, it.inLog = it.pos.Offset, false
+		s.logged -= it.size
+	}
+	fx.Bury = append(fx.Bury, Burial{Offset: offset, User: it.env.User(), Record: it.record(), Reason: string(code)})
 	if it.env.Kind == envelope.KindMessage {
-		s.fail(it.env.From, wire.Failure{
-			Code: wire.CodeMailboxFull, Message: "the mailbox of " + string(it.user.id) + " is full", Reference: it.env.Reference,
-		}, fx)
+		s.fail(it.env.From, wire.Failure{Code: code, Message: text, Reference: it.env.Reference}, fx)
 	}
 	s.refused(it.user.id, it.env)
-	// The burial settles the record.
-	it.inLog, it.confirm = false, confirmed
-	s.logged -= it.size
+	it.confirm = confirmed
 	s.release(it)
 }
 
@@ -191,7 +219,7 @@ func (s *State) rowsExpired(e *RowsExpired, fx *Effects) {
 		row := &e.Rows[i]
 		u := s.users[ident.UserID(row.To)]
 		key := mailbox.Key{To: row.To, Pos: row.Pos, ID: row.ID}
-		if s.touched[key] || u != nil && (u.reads > 0 || u.items[row.Pos] != nil) {
+		if isHold(row.To) || s.touched[key] || u != nil && (u.reads > 0 || u.items[row.Pos] != nil) {
 			continue
 		}
 		ended++
@@ -207,7 +235,7 @@ func (s *State) rowsExpired(e *RowsExpired, fx *Effects) {
 			reason = reasonUndecodable
 		} else if env.Kind == envelope.KindMessage {
 			s.fail(env.From, wire.Failure{
-				Code: wire.CodeExpired, Message: "message to " + row.To + " has waited too long", Reference: env.Reference,
+				Code: wire.CodeExpired, Message: "message to " + string(env.User()) + " has waited too long", Reference: env.Reference,
 			}, fx)
 		}
 		fx.Bury = append(fx.Bury, Burial{Offset: noOffset, User: ident.UserID(row.To), Record: row.Record, Reason: reason})

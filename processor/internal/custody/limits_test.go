@@ -18,7 +18,7 @@ func limited(t *testing.T, limits custody.Limits) *bench {
 	t.Helper()
 	b := newBench(t)
 	b.offset = 0
-	b.state = custody.New(custody.Config{Domain: "d", Generation: 1, Network: newWorld(t, 1, custody.Limits{}).net, Limits: limits}, newMetrics(t), b.now)
+	b.state = custody.New(custody.Config{Domain: "d", Lanes: 1, Generation: 1, Network: newWorld(t, 1, custody.Limits{}).net, Limits: limits}, newMetrics(t), b.now)
 	b.record(envelope.Envelope{Kind: envelope.KindEpoch})
 	b.step(&custody.Assembled{})
 	return b
@@ -93,7 +93,7 @@ func TestWhatTheMailboxMayHaveAlreadyIsNotRefused(t *testing.T) {
 	t.Parallel()
 	b := limited(t, custody.Limits{Rows: 2})
 	b.state = custody.New(custody.Config{
-		Domain: "d", Generation: 1, Epoch: 9, Next: 1, Network: newWorld(t, 1, custody.Limits{}).net, Limits: custody.Limits{Rows: 2},
+		Domain: "d", Lanes: 1, Generation: 1, Epoch: 9, Next: 1, Network: newWorld(t, 1, custody.Limits{}).net, Limits: custody.Limits{Rows: 2},
 	}, newMetrics(t), b.now)
 	b.offset = 1
 	for n := range uint64(8) {

@@ -15,6 +15,7 @@ const (
 	DropForbidden DropReason = "receiver_forbidden"
 	DropQueueFull DropReason = "lane_queue_full"
 	DropMalformed DropReason = "malformed"
+	DropNoRoad    DropReason = "no_road" // every road to the receiver's home is closed, or the message has come through too many domains
 )
 
 // Metrics count what becomes of messages, for all lanes of a process together.
@@ -33,7 +34,22 @@ type Metrics struct {
 	online         prometheus.Counter
 	offline        prometheus.Counter
 	fastDropped    map[DropReason]prometheus.Counter
+	handedOver     prometheus.Counter
+	held           prometheus.Counter
+	released       map[release]prometheus.Counter
+	late           prometheus.Counter
+	moved          prometheus.Counter
 }
+
+// release says why a message that was held back goes on. The list is closed.
+type release string
+
+// The reasons.
+const (
+	releaseInOrder release = "in_order" // what it had overtaken is there
+	releaseTime    release = "time"     // it has waited long enough
+	releaseFull    release = "full"     // too many wait
+)
 
 // NewMetrics registers the figures.
 func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
@@ -65,12 +81,34 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		online:         events.WithLabelValues("connected"),
 		offline:        events.WithLabelValues("disconnected"),
 		fastDropped:    map[DropReason]prometheus.Counter{},
+		handedOver:     counter("handed_over_total", "Records that another domain has taken custody of."),
+		held:           counter("held_total", "Messages held back because they had overtaken others of their sender on the way."),
+		late:           counter("late_total", "Messages that came after newer ones of their sender had been delivered, and are marked so."),
+		moved:          counter("moved_total", "Stored messages sent after their receivers to another domain, or to another road."),
+		released:       map[release]prometheus.Counter{},
+	}
+	releases := vector("released_total", "Messages that were held back and go on, by reason: in_order, time, full.", "reason")
+	for _, r := range []release{releaseInOrder, releaseTime, releaseFull} {
+		m.released[r] = releases.WithLabelValues(string(r))
 	}
 	drops := vector("fast_dropped_total", "FAST messages dropped, by reason.", "reason")
-	for _, r := range []DropReason{DropAbsent, DropForbidden, DropQueueFull, DropMalformed} {
+	for _, r := range []DropReason{DropAbsent, DropForbidden, DropQueueFull, DropMalformed, DropNoRoad} {
 		m.fastDropped[r] = drops.WithLabelValues(string(r))
 	}
 	return m, errors.Join(mistakes...)
+}
+
+// landed counts a message whose custody ends here because its receiver has it, or a record
+// that another domain has.
+func (m *Metrics) landed(it *item) {
+	switch {
+	case it.user.domain != "":
+		m.handedOver.Inc()
+	case it.stored:
+		m.fromMailbox.Inc()
+	default:
+		m.fromLog.Inc()
+	}
 }
 
 // DropFast counts a FAST message that is dropped.

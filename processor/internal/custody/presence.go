@@ -143,10 +143,14 @@ func (s *State) produceEvent(u *user, master ident.UserID, fx *Effects) {
 	e := envelope.Envelope{
 		Kind:      envelope.KindPresence,
 		Remember:  true,
-		ID:        ident.PresenceID(u.id, a.N),
+		ID:        ident.PresenceID(s.cfg.Domain, u.id, a.N),
 		From:      u.id,
 		To:        []envelope.Recipient{{User: master}},
 		CreatedAt: s.now.UnixMilli(),
+	}
+	if s.network.HomeOf(master, s.cfg.Domain) != s.cfg.Domain {
+		e.Remember = false // its number is enough, and for longer
+		e.Stream, e.To[0].N = ident.PresenceStream(s.cfg.Domain, u.id), a.N
 	}
 	e.Frame = wire.AppendPresence(nil, a.Connected, u.id, wire.Stamp{ID: e.ID, CreatedAt: e.CreatedAt})
 	fx.Produce = append(fx.Produce, Produce{Envelope: e, Token: Token{User: u.id, Presence: a.N}})

@@ -50,22 +50,30 @@ func (s *State) catchUp(fx *Effects) {
 		return // records that lie before stored rows may not have been read yet
 	}
 	for t := range s.catching {
-		delete(s.catching, t)
-		sn := t.leastBusy()
-		if !t.behind || t.reading != 0 || sn == nil || sn.bytes > WindowBytes/2 || len(sn.flights) > WindowRecords/2 {
+		if s.now.Before(t.user.paused) {
 			continue
 		}
+		delete(s.catching, t)
+		sn := t.leastBusy()
+		if !t.behind || t.reading != 0 || sn == nil || !sn.halfEmpty() {
+			continue
+		}
+		bytes, _ := sn.window()
 		t.overtake = t.user.stored + uint64(t.user.storing) // the read shows what was asked for before it
 		t.reading = s.read(Read{
 			Purpose: ForTarget,
 			Session: sn.id,
-			Query:   mailbox.Query{To: string(t.user.id), After: t.cursor, Limit: pageRows, MaxBytes: WindowBytes - sn.bytes},
+			Query:   mailbox.Query{To: string(t.user.id), After: t.cursor, Limit: pageRows, MaxBytes: bytes - sn.bytes},
 		}, t.user, fx)
 	}
 }
 
 // rowsRead takes a page of the mailbox.
 func (s *State) rowsRead(e *RowsRead, fx *Effects) {
+	if e.Read.Purpose == ForMove {
+		s.moveRows(e, fx)
+		return
+	}
 	u := s.users[ident.UserID(e.Read.Query.To)]
 	switch e.Read.Purpose {
 	case ForTarget:
@@ -158,7 +166,7 @@ func (s *State) fromRow(u *user, row *mailbox.Row, fx *Effects) *item {
 		return nil
 	}
 	if it == nil {
-		it = &item{user: u, pos: row.Pos, id: row.ID, size: len(env.Frame) + overhead, taken: s.now}
+		it = &item{user: u, pos: row.Pos, id: row.ID, size: size(&env), taken: s.now}
 		s.hold(it)
 	}
 	it.env, it.stored = &env, true
@@ -166,7 +174,7 @@ func (s *State) fromRow(u *user, row *mailbox.Row, fx *Effects) *item {
 	it.kept = it.size
 	it.proved = it.proved || row.Proved
 	it.marked = it.marked || row.Proved
-	if it.confirm == unconfirmed && (row.Proved || !env.Confirm) {
+	if it.confirm == unconfirmed && (row.Proved || !env.Confirm || u.domain != "") {
 		it.confirm = confirmed
 	}
 	return it
@@ -254,7 +262,7 @@ func (s *State) serveFetch(sn *session, fx *Effects) {
 		f.reading = s.count(Count{Purpose: ForFetch, Session: sn.id, Query: query}, sn.user, fx)
 		return
 	}
-	if sn.bytes > WindowBytes/2 || len(sn.flights) > WindowRecords/2 {
+	if !sn.halfEmpty() {
 		return
 	}
 	query.Limit, query.MaxBytes = min(f.left, pageRows), WindowBytes-sn.bytes

@@ -147,7 +147,7 @@ func (w *world) take() {
 	saved := w.saved
 	saved.Windows = maps.Clone(saved.Windows)
 	w.state = custody.New(custody.Config{
-		Domain: "d", Generation: 1, Epoch: w.epoch, Next: from, Saved: saved, Announced: announced, Network: w.net, Limits: w.limits,
+		Domain: "d", Lanes: 1, Generation: 1, Epoch: w.epoch, Next: from, Saved: saved, Announced: announced, Network: w.net, Limits: w.limits,
 	}, newMetrics(w.t), w.now)
 	w.read = int(from)
 	w.committed = handle

@@ -16,11 +16,14 @@ import (
 type Config struct {
 	Domain     string
 	Lane       int
+	Lanes      int // of the domain
 	Generation uint32
 	Epoch      int64 // the offset of the record with which this owner took the lane
 	Next       int64 // the first offset that will be read
 	Saved      mailbox.LaneState
 	Announced  []mailbox.Announced // connected, or caused by a record not before Next
+	Held       []mailbox.Row       // what earlier owners have held back, in the order of positions for each user
+	Channels   uint64              // random: the numbers of this owner's channels follow it
 	Network    *topology.Snapshot
 	Limits     Limits
 }
@@ -46,7 +49,6 @@ type State struct {
 	dead      map[ident.Connector]bool
 	heard     map[ident.Connector]bool  // have told their sessions to this owner
 	lists     map[ident.Connector]*list // of which parts are missing
-	parked    []parked                  // in the order of the log
 	departed  map[uint64]time.Time      // sessions that have logged out lately
 	held      int                       // bytes of records in memory
 	logged    int                       // bytes of records of which only the log has custody
@@ -56,6 +58,15 @@ type State struct {
 	expireAt  time.Time            // when it is asked again
 	started   bool                 // this owner's epoch record was read
 	assembled bool                 // it is certain who is connected
+
+	roads    map[string]*user    // by destination
+	ways     map[string]Road     // by destination; those that are open
+	channels map[uint64]*session // open roads
+	holds    holds
+	pending  pending
+	former   []former // descriptions of the network that were in force lately
+	arrived  map[ident.UserID]bool
+	moving   moving
 }
 
 // user is what the lane knows of one user. It is forgotten when nothing is
@@ -72,6 +83,8 @@ type user struct {
 	held    int                         // messages that wait until it is known whether the mailbox has room
 	stored  uint64                      // counts acknowledgements, so that a read can tell that it was overtaken
 	marked  bool                        // the mailbox may hold proved rows of this user, perhaps from an earlier owner
+	domain  string                      // not a user but this domain, as a target of what goes there
+	paused  time.Time                   // nothing is sent to the domain before it
 	presence
 }
 
@@ -94,6 +107,7 @@ type session struct {
 	connector ident.Connector
 	features  envelope.Features
 	target    *target // nil: gone, or not adopted yet
+	conn      uint64  // not a session but a channel to another domain over this connection; 0: a session
 
 	left             bool // a logout was written for it here
 	gone             bool // its connector does not know it any more
@@ -167,14 +181,6 @@ type list struct {
 	named  map[uint64]bool
 }
 
-// parked is a record for one receiver that waits for a newer network.
-type parked struct {
-	offset int64
-	env    *envelope.Envelope
-	to     envelope.Recipient
-	since  time.Time
-}
-
 // fastWait is a FAST message whose confirmation waits for proof.
 type fastWait struct {
 	from, to  ident.UserID
@@ -205,7 +211,13 @@ func New(cfg Config, metrics *Metrics, now time.Time) *State {
 		touched:  map[mailbox.Key]bool{},
 		lists:    map[ident.Connector]*list{},
 		departed: map[uint64]time.Time{},
+		roads:    map[string]*user{},
+		ways:     map[string]Road{},
+		channels: map[uint64]*session{},
+		arrived:  map[ident.UserID]bool{},
+		moving:   moving{due: true},
 	}
+	s.holds.load(cfg.Held)
 	for _, a := range cfg.Announced {
 		u := s.user(a.User)
 		u.announced, u.loaded, u.known = a, true, true
@@ -220,13 +232,13 @@ func (s *State) Low() int64 { return s.log.low }
 func (s *State) Held() int { return s.held }
 
 // Logged is the number of bytes of records of which only the log has custody.
-func (s *State) Logged() int { return s.logged }
+func (s *State) Logged() int { return s.logged + s.pending.bytes }
 
 // Unsettled is the number of records read and not settled.
-func (s *State) Unsettled() int { return len(s.log.pending) }
+func (s *State) Unsettled() int { return len(s.log.pending) + len(s.pending.records) }
 
 // Idle says whether nothing is in the log's custody or on its way to a store.
-func (s *State) Idle() bool { return len(s.log.pending) == 0 }
+func (s *State) Idle() bool { return s.Unsettled() == 0 }
 
 // Sessions is the number of sessions that the lane knows.
 func (s *State) Sessions() int { return len(s.sessions) }
@@ -283,6 +295,7 @@ func (s *State) SpillAll(fx *Effects) {
 		}
 	}
 	s.waiting = nil
+	s.storeHeld(0, fx)
 }
 
 // Oldest is the age of the oldest message that waits for proof.
@@ -313,8 +326,9 @@ func (s *State) user(id ident.UserID) *user {
 
 // forget drops a user about whom nothing is left to know.
 func (s *State) forget(u *user) {
-	if len(u.open) == 0 && len(u.targets) == 0 && len(u.items) == 0 && u.storing == 0 && u.reads == 0 && u.presence.idle() && !u.presence.kept(s) {
+	if len(u.open) == 0 && len(u.targets) == 0 && !s.now.Before(u.paused) && len(u.items) == 0 && u.storing == 0 && u.reads == 0 && u.presence.idle() && !u.presence.kept(s) {
 		delete(s.users, u.id)
+		delete(s.roads, u.domain)
 	}
 }
 

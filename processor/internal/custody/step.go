@@ -44,16 +44,31 @@ func (s *State) Step(now time.Time, event Event, fx *Effects) {
 		s.assembled = true
 		s.missing(fx)
 	case *NetworkChanged:
-		s.network = e.Network
-		s.judge(fx)
+		s.networkChanged(e.Network, fx)
+	case *RoadsChanged:
+		s.roadsChanged(e.Roads, fx)
+	case *HandedOver:
+		s.handedOver(e, fx)
+	case *Refused:
+		s.refusedByNeighbour(e, fx)
+	case *TargetsListed:
+		s.targetsListed(e, fx)
 	case *Ticked:
 		s.tick(fx)
 	}
 	s.catchUp(fx)
 }
 
-// record takes the next record of the log.
+// record takes the next record of the log, or lets it wait behind others.
 func (s *State) record(r *RecordRead, fx *Effects) {
+	if len(s.pending.records) > 0 || s.tooNew(r) {
+		s.pending.add(r, s.now)
+		return
+	}
+	s.handle(r, fx)
+}
+
+func (s *State) handle(r *RecordRead, fx *Effects) {
 	e := r.Envelope
 	if r.Fill {
 		if e != nil {
@@ -69,11 +84,8 @@ func (s *State) record(r *RecordRead, fx *Effects) {
 		return
 	}
 	switch e.Kind {
-	case envelope.KindMessage, envelope.KindConfirmation, envelope.KindPresence:
-		s.log.open(r.Offset, len(e.To))
-		for i := range e.To {
-			s.message(r.Offset, e, e.To[i], fx)
-		}
+	case envelope.KindMessage, envelope.KindConfirmation, envelope.KindPresence, envelope.KindWindows:
+		s.distribute(r.Offset, e, fx)
 	case envelope.KindLogin:
 		s.log.open(r.Offset, 1)
 		s.login(r.Offset, e, fx)
@@ -98,20 +110,68 @@ func (s *State) record(r *RecordRead, fx *Effects) {
 	}
 }
 
-// fill lets the windows learn of a record that an earlier owner has settled.
+// distribute takes custody of a record: for those of its receivers who are at home
+// here each by itself, for those of another domain together.
+func (s *State) distribute(offset int64, e *envelope.Envelope, fx *Effects) {
+	s.log.open(offset, len(e.To))
+	var away []share
+	for i := range e.To {
+		to := e.To[i]
+		d := s.decide(e, to.User)
+		switch {
+		case d.Verdict == route.Refuse && e.Kind == envelope.KindWindows:
+			s.log.settle(offset) // it has moved on, and cannot be reached
+		case d.Verdict == route.Refuse:
+			s.turnAway(offset, e, to, d.Code, fx)
+		case d.Verdict == route.Elsewhere:
+			away = addShare(away, d.Domain, to)
+		case to.User.Lane(s.cfg.Lanes) != s.cfg.Lane:
+			s.passOn(offset, e, to, fx)
+		case e.Kind == envelope.KindWindows:
+			s.windowsArrived(offset, e, to.User, fx)
+		default:
+			s.message(offset, e, to, fx)
+		}
+	}
+	for _, share := range away {
+		for range len(share.to) - 1 {
+			s.log.settle(offset) // one record goes for all of them
+		}
+		s.transit(offset, e, share, fx)
+	}
+}
+
+// decide says where a record goes that is for a user. Only messages are asked whether
+// they may: the rest is the system's own.
+func (s *State) decide(e *envelope.Envelope, to ident.UserID) route.Decision {
+	if e.Kind != envelope.KindMessage {
+		return route.Way(to, s.cfg.Domain, s.network)
+	}
+	return route.Decide(e.From, to, s.cfg.Domain, s.network)
+}
+
+// fill lets the windows learn of a record that an earlier owner has settled. What that
+// may have held back is not known as taken.
 func (s *State) fill(offset int64, e *envelope.Envelope) {
-	if e.Kind.Deliverable() {
-		for _, to := range e.To {
-			s.duplicate(offset, e, to)
+	if !e.Kind.Deliverable() {
+		return
+	}
+	for _, to := range e.To {
+		switch d := route.Way(to.User, s.cfg.Domain, s.network); {
+		case d.Verdict == route.Elsewhere:
+			s.follow(offset, e, to)
+		case d.Verdict == route.Here && to.User.Lane(s.cfg.Lanes) == s.cfg.Lane && s.turn(e, to) != itWaits:
+			s.take(offset, e, to)
 		}
 	}
 }
 
-// duplicate notes the record for this receiver and says whether it was taken
-// before.
-func (s *State) duplicate(offset int64, e *envelope.Envelope, to envelope.Recipient) bool {
-	duplicate := false
+// take notes the record for this receiver and says whether it was taken before.
+func (s *State) take(offset int64, e *envelope.Envelope, to envelope.Recipient) (duplicate bool) {
 	if e.Stream != 0 {
+		if e.Released && to.After != (envelope.Mark{}) {
+			s.windows.GiveUp(to.User, to.After.Stream, to.After.N, offset, s.now)
+		}
 		duplicate = s.windows.TakeNumber(to.User, e.Stream, to.N, offset, s.now)
 	}
 	if e.Remember && !duplicate {
@@ -120,45 +180,36 @@ func (s *State) duplicate(offset int64, e *envelope.Envelope, to envelope.Recipi
 	return duplicate
 }
 
-// message takes custody of a record for one receiver.
+// message takes custody of a record for one receiver at home here, or lets it wait for
+// what it has overtaken.
 func (s *State) message(offset int64, e *envelope.Envelope, to envelope.Recipient, fx *Effects) {
-	if s.duplicate(offset, e, to) {
+	turn := s.turn(e, to)
+	if turn == itWaits {
+		s.holdBack(offset, e, to, fx)
+		return
+	}
+	if s.take(offset, e, to) {
 		s.metrics.duplicates.Inc()
 		s.log.settle(offset)
 		return
 	}
-	if e.Kind == envelope.KindMessage {
-		switch d := route.Decide(e.From, to.User, s.cfg.Domain, s.network); {
-		case d.Verdict == route.Here:
-		case d.Code == wire.CodeUnknownApp:
-			s.parked = append(s.parked, parked{offset: offset, env: e, to: to, since: s.now})
-			return
-		default:
-			s.refuse(offset, e, to, d.Code, fx)
-			return
-		}
+	if turn == itIsLate {
+		late := *e
+		late.Late, e = true, &late
+		s.metrics.late.Inc()
 	}
 	s.accept(offset, e, to, fx)
+	s.recheck(to.User, fx)
 }
 
-// judge decides anew, in order, about records for apps that this lane did not
-// know. The connector that accepted them may have known a newer network: they wait
-// for it a little before they are refused. Only such records may wait: to a user
-// of an unknown app nothing later has been delivered that they would fall behind.
-func (s *State) judge(fx *Effects) {
-	waiting := s.parked
-	s.parked = nil
-	for _, p := range waiting {
-		d := route.Decide(p.env.From, p.to.User, s.cfg.Domain, s.network)
-		switch {
-		case d.Verdict == route.Here:
-			s.accept(p.offset, p.env, p.to, fx)
-		case d.Code != wire.CodeUnknownApp || s.now.Sub(p.since) >= networkWait:
-			s.refuse(p.offset, p.env, p.to, d.Code, fx)
-		default:
-			s.parked = append(s.parked, p)
-		}
+// turnAway refuses a record for one receiver, once.
+func (s *State) turnAway(offset int64, e *envelope.Envelope, to envelope.Recipient, code wire.Code, fx *Effects) {
+	if s.take(offset, e, to) {
+		s.metrics.duplicates.Inc()
+		s.log.settle(offset)
+		return
 	}
+	s.refuse(offset, e, to, code, fx)
 }
 
 // accept offers a record that may be delivered to its receiver.
@@ -167,7 +218,7 @@ func (s *State) accept(offset int64, e *envelope.Envelope, to envelope.Recipient
 	pos := s.pos(offset)
 	it := u.items[pos]
 	if it == nil {
-		it = &item{user: u, pos: pos, id: e.ID, size: len(e.Frame) + overhead}
+		it = &item{user: u, pos: pos, id: e.ID, size: size(e)}
 		s.hold(it)
 	} else if it.env != nil {
 		s.log.settle(offset) // a user named twice in one record
@@ -186,6 +237,11 @@ func (s *State) accept(offset int64, e *envelope.Envelope, to envelope.Recipient
 // overhead is what an item costs in memory and a frame on the wire beside its
 // bytes, roughly.
 const overhead = 128
+
+func size(e *envelope.Envelope) int { return len(e.Frame) + overhead + memberOverhead*(len(e.To)-1) }
+
+// memberOverhead is what each further member of a group costs.
+const memberOverhead = 48
 
 // offer gives a message to every target that is owed it, or to the mailbox.
 func (s *State) offer(it *item, fx *Effects) {
@@ -231,7 +287,9 @@ func (s *State) refuse(offset int64, e *envelope.Envelope, to envelope.Recipient
 	one := *e
 	one.To = []envelope.Recipient{to}
 	fx.Bury = append(fx.Bury, Burial{Offset: offset, User: to.User, Record: one.Append(nil), Reason: string(code)})
-	s.fail(e.From, wire.Failure{Code: code, Message: "message to " + string(to.User) + " cannot be delivered", Reference: e.Reference}, fx)
+	if e.Kind == envelope.KindMessage {
+		s.fail(e.From, wire.Failure{Code: code, Message: "message to " + string(to.User) + " cannot be delivered", Reference: e.Reference}, fx)
+	}
 }
 
 // fail tells a user's open sockets of a failure, wherever they are.
@@ -245,19 +303,36 @@ func (s *State) fail(user ident.UserID, f wire.Failure, fx *Effects) {
 
 // fastArrived delivers what travels in memory only: now or never.
 func (s *State) fastArrived(e *envelope.Envelope, fx *Effects) {
+	if e.Kind == envelope.KindClose {
+		s.closeAsked(e, fx)
+		return
+	}
+	var away []share
 	for _, to := range e.To {
-		if e.Kind == envelope.KindMessage && route.Decide(e.From, to.User, s.cfg.Domain, s.network).Verdict != route.Here {
+		switch d := s.decide(e, to.User); {
+		case d.Verdict == route.Refuse:
 			s.metrics.DropFast(DropForbidden)
-			continue
+		case d.Verdict == route.Elsewhere:
+			away = addShare(away, d.Domain, to)
+		default:
+			s.fastHere(to.User, e, fx)
 		}
-		u := s.users[to.User]
-		if u == nil || len(u.targets) == 0 {
-			if e.Kind == envelope.KindMessage {
-				s.metrics.DropFast(DropAbsent)
-			}
-			continue
+	}
+	for _, share := range away {
+		one := *e
+		one.To = share.to
+		if !s.handFast(&one, share.domain, fx) {
+			s.metrics.DropFast(DropNoRoad)
 		}
+	}
+}
+
+func (s *State) fastHere(to ident.UserID, e *envelope.Envelope, fx *Effects) {
+	u := s.users[to]
+	if u != nil && len(u.targets) > 0 {
 		s.fastDeliver(u, e, fx)
+	} else if e.Kind == envelope.KindMessage {
+		s.metrics.DropFast(DropAbsent)
 	}
 }
 
@@ -286,8 +361,17 @@ func (s *State) fastDeliver(u *user, e *envelope.Envelope, fx *Effects) {
 // stored: whoever is absent now is not hit later.
 func (s *State) closeAsked(e *envelope.Envelope, fx *Effects) {
 	target := e.User()
-	if d := route.DecideClose(e.From, target, s.cfg.Domain, s.network); d.Verdict != route.Here {
+	d := route.DecideClose(e.From, target, s.cfg.Domain, s.network)
+	switch {
+	case d.Verdict == route.Refuse:
 		s.fail(e.From, wire.Failure{Code: d.Code, Message: "connections of " + string(target) + " cannot be closed by " + string(e.From), Reference: e.Reference}, fx)
+		return
+	case d.Verdict == route.Elsewhere:
+		if !s.handFast(e, d.Domain, fx) {
+			s.fail(e.From, wire.Failure{
+				Code: wire.CodeNoRoute, Message: "every road to " + d.Domain + ", where " + string(target) + " is at home, is closed now", Retryable: true, Reference: e.Reference,
+			}, fx)
+		}
 		return
 	}
 	u, found := s.users[target], false
@@ -306,8 +390,10 @@ func (s *State) closeAsked(e *envelope.Envelope, fx *Effects) {
 
 // tick lets time pass.
 func (s *State) tick(fx *Effects) {
-	s.judge(fx)
+	s.resume(fx)
 	s.spill(fx)
+	s.tickHolds(fx)
+	s.move(fx)
 	s.expire(fx)
 	for _, sn := range s.sessions {
 		if sn.target == nil {

@@ -47,7 +47,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	b := &bench{t: t, now: begin}
-	b.state = custody.New(custody.Config{Domain: "d", Generation: 1, Network: net}, newMetrics(t), begin)
+	b.state = custody.New(custody.Config{Domain: "d", Lanes: 1, Generation: 1, Network: net}, newMetrics(t), begin)
 	b.record(envelope.Envelope{Kind: envelope.KindEpoch})
 	b.step(&custody.Assembled{})
 	return b
@@ -300,16 +300,21 @@ func TestAuthorityIsCheckedAgainInTheLane(t *testing.T) {
 	b.wantLow(1)
 	b.step(&custody.Buried{Burial: custody.Burial{Offset: 1}})
 	b.wantLow(2)
-	b.message("A-1", "Z-1", 1, false)
-	if got := b.after(2 * time.Second); !strings.HasPrefix(got, "bury @2 UNKNOWN_APP") {
+	if got := b.message("A-1", "Z-1", 1, false); !strings.HasPrefix(got, "bury @2 UNKNOWN_APP") {
 		t.Errorf("got %q", got)
 	}
 }
 
-func TestARecordOfANewerNetworkWaitsForIt(t *testing.T) {
+func TestRecordsOfANewerNetworkWaitForItInOrder(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.want("unknown app", b.message("N-1", "N-2", 1, false)+b.message("N-1", "N-2", 2, false), "")
+	newer := func(n, version uint64) string {
+		return b.record(envelope.Envelope{
+			Kind: envelope.KindMessage, ID: ident.MessageID{byte(n)}, Stream: 1, From: "N-1", Network: version,
+			To: []envelope.Recipient{{User: "N-2", N: n}}, Frame: []byte("{}"),
+		})
+	}
+	b.want("a newer one, and one behind it", newer(1, 2)+newer(2, 1), "")
 	net, err := topology.New(2, topology.Network{
 		Domains: []topology.Domain{{Name: "d", URLs: []string{"ws://127.0.0.1:1"}}},
 		Apps:    []topology.App{{Name: "N", AppID: "n", Master: "N-0"}},
@@ -318,6 +323,10 @@ func TestARecordOfANewerNetworkWaitsForIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.want("known", b.step(&custody.NetworkChanged{Network: net}), "put N-2@1 proved false; put N-2@2 proved false")
+	b.want("one that never comes", newer(3, 9), "")
+	b.want("not yet", b.after(custody.NetworkWait-time.Millisecond), "")
+	b.want("after a while", b.after(time.Millisecond), "put N-2@3 proved false")
+	b.want("it is not waited for again", newer(4, 9), "put N-2@4 proved false")
 }
 
 func TestAnUndecodableRecordIsSettledWhenItsDeadLetterIsWritten(t *testing.T) {
@@ -414,7 +423,7 @@ func TestWhoDidNotComeBackIsGoneWhenAllHaveTold(t *testing.T) {
 	b := &bench{t: t, now: begin, offset: 10}
 	before := envelope.Position{Generation: 1, Offset: 3}
 	b.state = custody.New(custody.Config{
-		Domain: "d", Generation: 1, Epoch: 10, Next: 10, Network: net,
+		Domain: "d", Lanes: 1, Generation: 1, Epoch: 10, Next: 10, Network: net,
 		Announced: []mailbox.Announced{{User: "A-1", Connected: true, N: 5, Pos: before}, {User: "A-2", Connected: true, N: 1, Pos: before}},
 	}, newMetrics(t), begin)
 	b.step(&custody.Answered{Answers: &delivery.Answers{

@@ -20,7 +20,7 @@ func takeOver(t *testing.T, next int64, sessions ...delivery.SessionState) (b *b
 	t.Helper()
 	b = newBench(t)
 	b.offset = next
-	b.state = custody.New(custody.Config{Domain: "d", Generation: 1, Epoch: 100, Next: next, Network: newWorld(t, 1, custody.Limits{}).net}, newMetrics(t), b.now)
+	b.state = custody.New(custody.Config{Domain: "d", Lanes: 1, Generation: 1, Epoch: 100, Next: next, Network: newWorld(t, 1, custody.Limits{}).net}, newMetrics(t), b.now)
 	return b, b.step(joined(sessions...))
 }
 
@@ -143,7 +143,7 @@ func TestSlowSocketsNeitherFillTheMemoryNorHoldUpTheLane(t *testing.T) {
 func TestARaisedGenerationBeginsAtItsOwnOffsets(t *testing.T) {
 	t.Parallel()
 	saved := mailbox.LaneState{Position: envelope.Position{Generation: 1, Offset: 1_000_000}}
-	s := custody.New(custody.Config{Domain: "d", Generation: 2, Saved: saved, Network: newWorld(t, 1, custody.Limits{}).net}, newMetrics(t), begin)
+	s := custody.New(custody.Config{Domain: "d", Lanes: 1, Generation: 2, Saved: saved, Network: newWorld(t, 1, custody.Limits{}).net}, newMetrics(t), begin)
 	if got, want := s.Change(begin).Position, (envelope.Position{Generation: 2}); got != want {
 		t.Errorf("saved %v, want %v", got, want)
 	}

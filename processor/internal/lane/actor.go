@@ -61,6 +61,7 @@ func (d *Driver) serve(ctx, work context.Context, handle int64) error {
 		for _, event := range d.inbox.take() {
 			d.step(event)
 		}
+		d.followRoads()
 		d.execute()
 		if d.superseded {
 			return errSuperseded
@@ -171,7 +172,7 @@ func (d *Driver) periodic(now time.Time, c *committer) error {
 func (d *Driver) save(now time.Time, expire bool) {
 	change := d.state.Change(now)
 	if expire {
-		change.Expired = d.state.ExpireWindows(now)
+		change.Expired = append(change.Expired, d.state.ExpireWindows(now)...)
 	}
 	d.store.add(func(j *storeJob) { j.save = merge(j.save, change) })
 }
@@ -183,6 +184,7 @@ func (d *Driver) execute() {
 		d.out.add(&fx.Deliveries[i])
 	}
 	d.out.flush()
+	d.over.execute(fx, d.Metrics)
 	for i := range fx.Failures {
 		e := &fx.Failures[i]
 		// At most once, like everything of the live plane.
@@ -202,8 +204,12 @@ func (d *Driver) execute() {
 func (d *Driver) produce(p custody.Produce) {
 	lane, key := d.lane.Number(), ""
 	if len(p.Envelope.To) > 0 {
+		// What goes to another domain stays in the lane that has sent it.
 		user := p.Envelope.User()
-		lane, key = user.Lane(d.Lanes), string(user)
+		key = string(user)
+		if d.network.HomeOf(user, d.Domain) == d.Domain {
+			lane = user.Lane(d.Lanes)
+		}
 	}
 	token := p.Token
 	err := d.Producer.Append(lane, key, p.Envelope.Append(nil), func(_ int64, err error) {
@@ -261,6 +267,10 @@ func (d *Driver) publishMetrics() {
 	m.behind.WithLabelValues(d.label).Set(float64(d.state.Behind()))
 	m.sessions.WithLabelValues(d.label).Set(float64(d.state.Sessions()))
 	m.oldest.WithLabelValues(d.label).Set(d.state.Oldest().Seconds())
+	for domain, waits := range d.state.Waiting() {
+		m.roadRows.WithLabelValues(d.label, domain).Set(float64(waits.Rows))
+		m.roadBytes.WithLabelValues(d.label, domain).Set(float64(waits.Bytes))
+	}
 }
 
 // lagMeter knows how much of the log is not settled: exactly for what was read,
@@ -382,6 +392,10 @@ func merge(earlier *mailbox.LaneChange, later mailbox.LaneChange) *mailbox.LaneC
 		delete(later.Windows, key)
 	}
 	later.IDs = append(earlier.IDs, later.IDs...)
-	later.Expired = append(earlier.Expired, later.Expired...)
+	for _, key := range earlier.Expired {
+		if _, again := later.Windows[key]; !again {
+			later.Expired = append(later.Expired, key)
+		}
+	}
 	return &later
 }

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ import (
 	"github.com/linkerhq/linker/pkg/seldom"
 	"github.com/linkerhq/linker/pkg/topology"
 	"github.com/linkerhq/linker/processor/internal/custody"
+	"github.com/linkerhq/linker/processor/internal/roads"
 )
 
 // Limits and rhythms of a driver.
@@ -43,6 +45,7 @@ const (
 
 	maxLogged    = 16 << 20 // bytes of records in the log's custody before reading pauses
 	maxUnsettled = 64 << 10 // records
+	heldAtOnce   = 256      // rows, or targets, that are read at once when a lane is taken
 	maxInbox     = 32 << 10 // events from the live plane that wait; beyond it they are dropped
 )
 
@@ -73,6 +76,16 @@ type Connectors interface {
 // Network is the current description of the network.
 type Network interface{ Current() *topology.Snapshot }
 
+// Roads are the ways to other domains.
+type Roads interface {
+	Table() *roads.Table
+	Subscribe(changed func()) (stop func())
+	Open(conn, channel uint64, receiver roads.Receiver) bool
+	Send(conn, channel, first uint64, records [][]byte) bool
+	Fast(conn uint64, record []byte) bool
+	Close(conn, channel uint64)
+}
+
 // Deps are what lanes work with.
 type Deps struct {
 	Domain       string
@@ -84,6 +97,7 @@ type Deps struct {
 	Store        mailbox.Store
 	Connectors   Connectors
 	Network      Network
+	Roads        Roads
 	Limits       custody.Limits
 	Poison       *Poison
 	Complaints   *Complaints
@@ -110,8 +124,10 @@ type Driver struct {
 	state      *custody.State
 	fx         custody.Effects
 	out        outgoing
+	over       overLinks
 	retry      []custody.Produce // that the log could not take
 	network    *topology.Snapshot
+	table      *roads.Table
 	lag        lagMeter
 	handling   int64     // the offset of the record that is being handled, or nothing
 	superseded bool      // an epoch behind our own was read
@@ -179,6 +195,10 @@ func (d *Driver) Run(ctx context.Context) error {
 	defer d.Metrics.forget(d.label)
 
 	d.state = custody.New(cfg, d.Metrics.Custody, time.Now())
+	d.over = overLinks{roads: d.Roads, receiver: receiver{d.inbox}, channels: map[uint64]uint64{}}
+	defer d.over.end()
+	defer d.Roads.Subscribe(d.inbox.signal)()
+	d.followRoads()
 	d.out = newOutgoing(d.Domain, d.lane.Number(), envelope.Position{Generation: d.Generation, Offset: d.epoch}, d.Plane)
 	if err := d.contained(func() error { return d.join(ctx) }); err != nil {
 		return stopped(ctx, err)
@@ -242,6 +262,14 @@ func (d *Driver) take(ctx context.Context) (cfg custody.Config, handle int64, er
 	if err != nil {
 		return cfg, 0, err
 	}
+	var held []mailbox.Row
+	err = d.await(ctx, "load what is held back", func() (err error) {
+		held, err = d.loadHeld(ctx)
+		return err
+	})
+	if err != nil {
+		return cfg, 0, err
+	}
 	var announced []mailbox.Announced
 	err = d.await(ctx, "load what was announced", func() (err error) {
 		announced, err = d.Store.ListAnnounced(ctx, lane, envelope.Position{Generation: d.Generation, Offset: handle})
@@ -263,9 +291,50 @@ func (d *Driver) take(ctx context.Context) (cfg custody.Config, handle int64, er
 	}
 	d.network = d.Network.Current()
 	return custody.Config{
-		Domain: d.Domain, Lane: lane, Generation: d.Generation, Epoch: d.epoch, Next: from,
-		Saved: saved, Announced: announced, Network: d.network, Limits: d.Limits,
+		Domain: d.Domain, Lane: lane, Lanes: d.Lanes, Generation: d.Generation, Epoch: d.epoch, Next: from,
+		Saved: saved, Announced: announced, Held: held, Channels: rand.Uint64(), Network: d.network, Limits: d.Limits,
 	}, handle, nil
+}
+
+// loadHeld reads what earlier owners of the lane have held back.
+func (d *Driver) loadHeld(ctx context.Context) ([]mailbox.Row, error) {
+	var held []mailbox.Row
+	for after := custody.HoldPrefix; ; {
+		targets, err := d.Store.Targets(ctx, d.lane.Number(), after, heldAtOnce)
+		if err != nil {
+			return nil, err
+		}
+		for _, target := range targets {
+			if !strings.HasPrefix(target, custody.HoldPrefix) {
+				return held, nil
+			}
+			rows, err := d.allRows(ctx, target)
+			if err != nil {
+				return nil, err
+			}
+			held = append(held, rows...)
+			after = target
+		}
+		if len(targets) < heldAtOnce {
+			return held, nil
+		}
+	}
+}
+
+func (d *Driver) allRows(ctx context.Context, target string) ([]mailbox.Row, error) {
+	var list []mailbox.Row
+	q := mailbox.Query{To: target, Limit: heldAtOnce}
+	for {
+		rows, more, err := d.Store.Read(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, rows...)
+		if !more || len(rows) == 0 {
+			return list, nil
+		}
+		q.After = rows[len(rows)-1].Pos
+	}
 }
 
 // await repeats what the store has to do before the lane can be served. To leave

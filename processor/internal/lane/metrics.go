@@ -39,14 +39,16 @@ type Metrics struct {
 	behind      *prometheus.GaugeVec
 	sessions    *prometheus.GaugeVec
 	oldest      *prometheus.GaugeVec
+	roadRows    *prometheus.GaugeVec
+	roadBytes   *prometheus.GaugeVec
 }
 
 // NewMetrics registers the figures.
 func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	decided, err := custody.NewMetrics(reg)
 	mistakes := []error{err}
-	gauge := func(name, help string) *prometheus.GaugeVec {
-		g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "linker_lane_" + name, Help: help}, []string{"lane"})
+	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "linker_lane_" + name, Help: help}, append([]string{"lane"}, labels...))
 		mistakes = append(mistakes, reg.Register(g))
 		return g
 	}
@@ -65,6 +67,8 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		behind:      gauge("behind_targets", "Targets with records waiting in the mailbox."),
 		sessions:    gauge("sessions", "Open sessions."),
 		oldest:      gauge("oldest_unsettled_seconds", "Age of the oldest record that is not settled."),
+		roadRows:    gauge("road_waiting_records", "Records that wait in the mailbox for the road to another domain.", "destination"),
+		roadBytes:   gauge("road_waiting_bytes", "Bytes of the records that wait in the mailbox for the road to another domain.", "destination"),
 	}
 	for _, reason := range deadReasons() {
 		m.buried[reason] = buried.WithLabelValues(reason)
@@ -80,6 +84,9 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 func (m *Metrics) forget(lane string) {
 	for _, g := range []*prometheus.GaugeVec{m.backlog, m.lag, m.unsettled, m.behind, m.sessions, m.oldest} {
 		g.DeleteLabelValues(lane)
+	}
+	for _, g := range []*prometheus.GaugeVec{m.roadRows, m.roadBytes} {
+		g.DeletePartialMatch(prometheus.Labels{"lane": lane})
 	}
 }
 

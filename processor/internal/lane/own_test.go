@@ -3,6 +3,7 @@ package lane_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,7 @@ import (
 	"github.com/linkerhq/linker/pkg/topology"
 	"github.com/linkerhq/linker/processor/internal/custody"
 	"github.com/linkerhq/linker/processor/internal/lane"
+	"github.com/linkerhq/linker/processor/internal/roads"
 )
 
 // network is one that a test can take away: to judge a message by none is a fault
@@ -37,6 +39,16 @@ type nobody struct{}
 func (nobody) Alive() ([]ident.Connector, bool) { return nil, true }
 func (nobody) Settled() bool                    { return true }
 func (nobody) Dead(ident.Connector) bool        { return false }
+
+// noRoads is a network of one domain.
+type noRoads struct{ table roads.Table }
+
+func (n *noRoads) Table() *roads.Table                      { return &n.table }
+func (*noRoads) Subscribe(func()) func()                    { return func() {} }
+func (*noRoads) Open(uint64, uint64, roads.Receiver) bool   { return false }
+func (*noRoads) Send(uint64, uint64, uint64, [][]byte) bool { return false }
+func (*noRoads) Fast(uint64, []byte) bool                   { return false }
+func (*noRoads) Close(uint64, uint64)                       {}
 
 // bench is a processor's lanes on servers of their own.
 type bench struct {
@@ -74,7 +86,7 @@ func serve(t *testing.T, lanes int, limits custody.Limits, change func(mailbox.S
 	must(t, err)
 	deps := lane.Deps{
 		Domain: "d", Lanes: lanes, Generation: 1, Producer: b.producer, Plane: plane, Store: change(b.store), Connectors: nobody{}, Limits: limits,
-		Network: &b.net, Poison: lane.NewPoison(), Complaints: new(lane.Complaints), Metrics: metrics, Log: log,
+		Network: &b.net, Roads: &noRoads{}, Poison: lane.NewPoison(), Complaints: new(lane.Complaints), Metrics: metrics, Log: log,
 	}
 	group, err := kafka.NewGroup(cfg, func(ctx context.Context, l *kafka.Lane) error { return lane.Own(ctx, deps, l) })
 	must(t, err)
@@ -162,6 +174,17 @@ func TestAReadThatFailsHoldsUpNobodyElse(t *testing.T) {
 	b.stored("A-3", 1)
 }
 
+// inLane returns the nth user of a lane.
+func inLane(number, lanes, nth int) ident.UserID {
+	for i := 1; ; i++ {
+		if u := ident.UserID(fmt.Sprintf("A-%d", i)); u.Lane(lanes) == number {
+			if nth--; nth == 0 {
+				return u
+			}
+		}
+	}
+}
+
 // cut is a store that remembers a lane to have been served beyond the end of its log.
 type cut struct{ mailbox.Store }
 
@@ -176,11 +199,12 @@ func TestALaneThatCannotBeServedDisturbsNoOther(t *testing.T) {
 	t.Parallel()
 	b := serve(t, 2, custody.Limits{}, func(s mailbox.Store) mailbox.Store { return cut{s} })
 	b.describe()
-	b.send(1, "A-1", 1)
-	b.stored("A-1", 1)
+	one, another := inLane(1, 2, 1), inLane(1, 2, 2)
+	b.send(1, one, 1)
+	b.stored(one, 1)
 	eventually(t, "the other lane was tried several times", func() bool { return counted(t, b.registry, "linker_lane_failures_total") > 3 })
-	b.send(1, "A-3", 1)
-	b.stored("A-3", 1)
+	b.send(1, another, 1)
+	b.stored(another, 1)
 	if n := counted(t, b.registry, "linker_lane_panics_total"); n != 0 {
 		t.Errorf("panicked %v times", n)
 	}

@@ -61,10 +61,11 @@ type questions struct {
 	loads  []ident.UserID
 	usages []ident.UserID
 	expire []custody.Expiration
+	lists  []custody.List
 }
 
 func (a *questions) empty() bool {
-	return len(a.reads)+len(a.counts)+len(a.loads)+len(a.usages)+len(a.expire) == 0
+	return len(a.reads)+len(a.counts)+len(a.loads)+len(a.usages)+len(a.expire)+len(a.lists) == 0
 }
 
 func (a *questions) append(other *questions) {
@@ -73,6 +74,7 @@ func (a *questions) append(other *questions) {
 	a.loads = append(a.loads, other.loads...)
 	a.usages = append(a.usages, other.usages...)
 	a.expire = append(a.expire, other.expire...)
+	a.lists = append(a.lists, other.lists...)
 }
 
 // storeQueue is the lane's way to the store: whatever gathers while one job is
@@ -116,7 +118,7 @@ func (q *storeQueue) add(change func(*storeJob)) {
 func (q *storeQueue) effects(fx *custody.Effects) {
 	wanted := storeJob{
 		put: fx.Put, mark: fx.Mark, del: fx.Delete, proved: fx.DeleteProved, announce: fx.Announce, bury: fx.Bury,
-		asked: questions{reads: fx.Reads, counts: fx.Counts, loads: fx.Loads, usages: fx.Usages, expire: fx.Expirations},
+		asked: questions{reads: fx.Reads, counts: fx.Counts, loads: fx.Loads, usages: fx.Usages, expire: fx.Expirations, lists: fx.Lists},
 	}
 	if !wanted.empty() {
 		q.add(func(j *storeJob) { j.append(&wanted) })
@@ -356,7 +358,7 @@ func each[T any](list []T, do func(T) error) ([]T, error) {
 // read carries out all reads side by side; each reports its result once, and those
 // that were in vain stay in the job.
 func (q *storeQueue) read(ctx context.Context, j *storeJob) error {
-	var errs [5]error
+	var errs [6]error
 	j.asked.reads, errs[0] = each(j.asked.reads, func(r custody.Read) error {
 		rows, more, err := q.store.Read(ctx, r.Query)
 		if err == nil {
@@ -389,6 +391,13 @@ func (q *storeQueue) read(ctx context.Context, j *storeJob) error {
 		rows, err := q.store.Expired(ctx, q.lane.Number(), e.Before, e.Limit)
 		if err == nil {
 			q.inbox.put(&custody.RowsExpired{Expiration: e, Rows: rows})
+		}
+		return err
+	})
+	j.asked.lists, errs[5] = each(j.asked.lists, func(l custody.List) error {
+		targets, err := q.store.Targets(ctx, q.lane.Number(), l.After, l.Limit)
+		if err == nil {
+			q.inbox.put(&custody.TargetsListed{List: l, Targets: targets})
 		}
 		return err
 	})

@@ -2,6 +2,10 @@
 // of a message in its stream, or by its id where there is no stream. A number
 // that is not known as taken is never called a duplicate.
 //
+// It also keeps trails: which number of which stream was the last that a sender
+// used to a receiver in another domain. Trails are kept with the windows, and as
+// exactly, as windows of a user whose name no user can have.
+//
 // There are two views. The live one holds everything taken so far. The settled
 // one holds only what lies below the lane's lowest unsettled offset; only that
 // one is saved, since a record above it is read again by the lane's next owner
@@ -10,6 +14,7 @@ package window
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/linkerhq/linker/pkg/ident"
@@ -19,6 +24,9 @@ import (
 const (
 	// WindowLife is how long a window is kept after its stream was last used.
 	WindowLife = 24 * time.Hour
+	// TrailLife is how long after its last message a sender may begin a new stream to
+	// a receiver that is known to follow the one before.
+	TrailLife = time.Minute
 	// maxMissing bounds the numbers of one window that are known to be missing.
 	// When the list is full, numbers below its first are not known at all.
 	maxMissing = 1024
@@ -31,10 +39,12 @@ type Windows struct {
 	ids     [2]map[idKey]struct{} // what was remembered in this period, and in the one before it
 	period  time.Time             // when the newer map of ids was begun
 	idsFor  time.Duration
+	trails  map[ident.UserID]uint64 // the stream of each trail
 
 	taken   []taken // above the settled offset, ascending
 	dirty   map[mailbox.WindowKey]struct{}
 	newIDs  []mailbox.RememberedID // settled, not yet saved
+	gone    []mailbox.WindowKey    // settled, not yet forgotten where they are saved
 	settled int64                  // offset up to which the settled view goes
 }
 
@@ -54,7 +64,10 @@ type taken struct {
 	key    mailbox.WindowKey
 	n      uint64
 	id     ident.MessageID
-	void   bool // forgotten again
+	void   bool            // forgotten again
+	all    bool            // every number up to n, but for those below it that are missing
+	gone   bool            // the window is to be forgotten
+	merged *mailbox.Window // all that it holds was taken elsewhere
 }
 
 // New returns windows as they were saved. Ids are remembered for at least
@@ -67,14 +80,142 @@ func New(saved mailbox.LaneState, idsFor time.Duration, now time.Time) *Windows 
 		idsFor:  idsFor,
 		dirty:   map[mailbox.WindowKey]struct{}{},
 		settled: saved.Position.Offset,
+		trails:  map[ident.UserID]uint64{},
 	}
 	for key, win := range saved.Windows {
 		w.streams[key] = &stream{live: clone(win), settled: win}
+		if isTrail(key.User) {
+			w.trails[key.User] = key.Stream
+		}
 	}
 	for _, id := range saved.IDs {
 		w.ids[0][idKey{id.User, id.ID}] = struct{}{}
 	}
 	return w
+}
+
+// Seen is what a window says of a number.
+type Seen uint8
+
+// What a window says of a number.
+const (
+	Next    Seen = iota // it follows the highest number taken
+	Taken               // it was taken before
+	Missing             // higher ones were taken before it
+	Ahead               // lower ones are missing
+)
+
+// Look says what is known of number n of a stream to a user.
+func (w *Windows) Look(user ident.UserID, streamID, n uint64) Seen {
+	var live mailbox.Window
+	if s := w.streams[mailbox.WindowKey{User: user, Stream: streamID}]; s != nil {
+		live = s.live
+	}
+	switch {
+	case n == live.High+1:
+		return Next
+	case n > live.High:
+		return Ahead
+	}
+	if len(live.Missing) == maxMissing && n < live.Missing[0] {
+		return Missing
+	}
+	if _, missing := slices.BinarySearch(live.Missing, n); missing {
+		return Missing
+	}
+	return Taken
+}
+
+// Passed says whether number n of a stream to a user was taken, or given up.
+func (w *Windows) Passed(user ident.UserID, streamID, n uint64) bool {
+	s := w.streams[mailbox.WindowKey{User: user, Stream: streamID}]
+	return s != nil && s.live.High >= n
+}
+
+// GiveUp notes, at an offset, that nobody waits for the numbers of a stream up to n
+// any more: those that were not taken are missing from now on.
+func (w *Windows) GiveUp(user ident.UserID, streamID, n uint64, offset int64, now time.Time) {
+	key := mailbox.WindowKey{User: user, Stream: streamID}
+	s := w.stream(key, now)
+	if s.live.High < n {
+		skip(&s.live, n)
+		w.taken = append(w.taken, taken{offset: offset, key: key, n: n, all: true})
+	}
+}
+
+// Merge adds, at an offset, what was taken of a stream to a user in another place.
+func (w *Windows) Merge(user ident.UserID, streamID uint64, win mailbox.Window, offset int64, now time.Time) {
+	key := mailbox.WindowKey{User: user, Stream: streamID}
+	s := w.stream(key, now)
+	s.live = union(s.live, win)
+	w.taken = append(w.taken, taken{offset: offset, key: key, merged: &win})
+}
+
+// Of returns the windows of a user, by stream.
+func (w *Windows) Of(user ident.UserID) map[uint64]mailbox.Window {
+	list := map[uint64]mailbox.Window{}
+	for key, s := range w.streams {
+		if key.User == user {
+			list[key.Stream] = clone(s.live)
+		}
+	}
+	return list
+}
+
+// Users returns everybody who has a window.
+func (w *Windows) Users() map[ident.UserID]bool {
+	users := map[ident.UserID]bool{}
+	for key := range w.streams {
+		if !isTrail(key.User) {
+			users[key.User] = true
+		}
+	}
+	return users
+}
+
+// Follow notes that a sender's record for a receiver in another domain, number n of
+// a stream, was read at an offset. If it is the first of its stream, and the sender has
+// written to the receiver in another one within TrailLife, it returns the last
+// number of that.
+func (w *Windows) Follow(from, to ident.UserID, streamID, n uint64, offset int64, now time.Time) (lastStream, last uint64) {
+	name := trailName(from, to)
+	before, known := w.trails[name]
+	if known && before == streamID {
+		if s := w.streams[mailbox.WindowKey{User: name, Stream: before}]; s != nil && n <= s.live.High {
+			return 0, 0 // a copy
+		}
+	}
+	if known && before != streamID {
+		key := mailbox.WindowKey{User: name, Stream: before}
+		if s := w.streams[key]; s != nil {
+			if n == 1 && now.Unix()-s.live.Touched <= int64(TrailLife/time.Second) {
+				lastStream, last = before, s.live.High
+			}
+			delete(w.streams, key)
+			w.taken = append(w.taken, taken{offset: offset, key: key, gone: true})
+		}
+	}
+	w.trails[name] = streamID
+	key := mailbox.WindowKey{User: name, Stream: streamID}
+	s := w.stream(key, now)
+	s.live.High = max(s.live.High, n)
+	w.taken = append(w.taken, taken{offset: offset, key: key, n: n, all: true})
+	return lastStream, last
+}
+
+func trailName(from, to ident.UserID) ident.UserID { return from + ">" + to }
+
+func isTrail(user ident.UserID) bool { return strings.Contains(string(user), ">") }
+
+// stream returns the window of a key, which was touched now.
+func (w *Windows) stream(key mailbox.WindowKey, now time.Time) *stream {
+	s := w.streams[key]
+	if s == nil {
+		s = &stream{}
+		w.streams[key] = s
+	}
+	s.live.Touched = now.Unix()
+	return s
 }
 
 // TakeNumber notes that number n of a stream to a user was read at an offset,
@@ -119,7 +260,7 @@ func (w *Windows) ForgetID(user ident.UserID, id ident.MessageID) {
 		delete(ids, idKey{user, id})
 	}
 	for i := len(w.taken) - 1; i >= 0; i-- {
-		if t := &w.taken[i]; t.n == 0 && t.id == id && t.key.User == user {
+		if t := &w.taken[i]; t.isID() && t.id == id && t.key.User == user {
 			t.void = true
 			return
 		}
@@ -130,21 +271,7 @@ func (w *Windows) ForgetID(user ident.UserID, id ident.MessageID) {
 func (w *Windows) Settle(low int64, now time.Time) {
 	done := 0
 	for ; done < len(w.taken) && w.taken[done].offset < low; done++ {
-		t := &w.taken[done]
-		if t.n == 0 && t.void {
-			continue
-		}
-		if t.n == 0 {
-			w.newIDs = append(w.newIDs, mailbox.RememberedID{User: t.key.User, ID: t.id})
-			continue
-		}
-		s := w.streams[t.key]
-		if s == nil {
-			continue // expired since
-		}
-		take(&s.settled, t.n)
-		s.settled.Touched = now.Unix()
-		w.dirty[t.key] = struct{}{}
+		w.settle(&w.taken[done], now)
 	}
 	if done == len(w.taken) {
 		w.taken = w.taken[:0]
@@ -153,6 +280,41 @@ func (w *Windows) Settle(low int64, now time.Time) {
 	}
 	w.settled = max(w.settled, low)
 }
+
+// settle moves one entry into the settled view.
+func (w *Windows) settle(t *taken, now time.Time) {
+	switch {
+	case t.isID() && t.void:
+		return
+	case t.isID():
+		w.newIDs = append(w.newIDs, mailbox.RememberedID{User: t.key.User, ID: t.id})
+		return
+	case t.gone:
+		if w.streams[t.key] == nil {
+			w.gone = append(w.gone, t.key)
+		}
+		return
+	}
+	s := w.streams[t.key]
+	if s == nil {
+		return // expired since
+	}
+	switch {
+	case t.merged != nil:
+		s.settled = union(s.settled, *t.merged)
+	case t.all && isTrail(t.key.User):
+		s.settled.High = max(s.settled.High, t.n)
+	case t.all:
+		skip(&s.settled, t.n)
+	default:
+		take(&s.settled, t.n)
+	}
+	s.settled.Touched = now.Unix()
+	w.dirty[t.key] = struct{}{}
+}
+
+// isID says whether the entry is a remembered id, not a number.
+func (t *taken) isID() bool { return t.n == 0 && !t.gone && t.merged == nil }
 
 // Change returns what is to be saved since the last call: the settled view,
 // exact for the offsets below the one last settled. It forgets streams that have
@@ -170,8 +332,13 @@ func (w *Windows) Change(generation uint32, now time.Time) mailbox.LaneChange {
 			c.Windows[key] = clone(s.settled)
 		}
 	}
+	for _, key := range w.gone {
+		if _, again := c.Windows[key]; !again {
+			c.Expired = append(c.Expired, key)
+		}
+	}
 	clear(w.dirty)
-	w.newIDs = nil
+	w.newIDs, w.gone = nil, nil
 	return c
 }
 
@@ -179,12 +346,17 @@ func (w *Windows) Change(generation uint32, now time.Time) mailbox.LaneChange {
 // their keys, to be added to a change. It walks all streams: call it rarely.
 func (w *Windows) Expire(now time.Time) []mailbox.WindowKey {
 	var expired []mailbox.WindowKey
-	before := now.Add(-WindowLife).Unix()
+	windows, trails := now.Add(-WindowLife).Unix(), now.Add(-TrailLife).Unix()
 	for key, s := range w.streams {
-		if s.live.Touched < before {
-			delete(w.streams, key)
-			expired = append(expired, key)
+		trail := isTrail(key.User)
+		if s.live.Touched >= windows && !trail || s.live.Touched >= trails && trail {
+			continue
 		}
+		delete(w.streams, key)
+		if trail {
+			delete(w.trails, key.User)
+		}
+		expired = append(expired, key)
 	}
 	return expired
 }
@@ -214,6 +386,33 @@ func take(win *mailbox.Window, n uint64) bool {
 	}
 	win.Missing = slices.Delete(win.Missing, i, i+1)
 	return true
+}
+
+// skip makes n the highest number; those below it that were not taken are missing.
+func skip(win *mailbox.Window, n uint64) {
+	if n <= win.High {
+		return
+	}
+	take(win, n)
+	win.Missing = append(win.Missing, n)
+	if over := len(win.Missing) - maxMissing; over > 0 {
+		win.Missing = slices.Delete(win.Missing, 0, over)
+	}
+}
+
+// union is what was taken in either of two windows.
+func union(a, b mailbox.Window) mailbox.Window {
+	if b.High > a.High {
+		a, b = b, a
+	}
+	c := mailbox.Window{High: a.High, Touched: max(a.Touched, b.Touched)}
+	for _, n := range a.Missing {
+		taken := n <= b.High && (len(b.Missing) < maxMissing || n >= b.Missing[0])
+		if _, missing := slices.BinarySearch(b.Missing, n); !taken || missing {
+			c.Missing = append(c.Missing, n)
+		}
+	}
+	return c
 }
 
 func clone(win mailbox.Window) mailbox.Window {

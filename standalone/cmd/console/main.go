@@ -3,7 +3,9 @@ package main
 
 import (
 	"context"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/linkerhq/linker/pkg/program"
@@ -32,13 +34,34 @@ func serve(ctx context.Context, v *settings.Values, deps program.Deps) error {
 // config offers what is set, or what the meta server knows.
 func config(v *settings.Values, deps program.Deps) console.Config {
 	network := console.NewNetwork(v.Text("meta-url"))
-	cfg := console.Config{Apps: network.Apps, Log: deps.Log}
+	cfg := console.Config{Apps: network.Apps, Token: v.Text("processor-token"), Log: deps.Log}
+	processors := map[string][]string{}
+	for _, pair := range v.List("processor-url") {
+		name, url, _ := strings.Cut(pair, "=")
+		processors[name] = append(processors[name], url)
+	}
 	for _, pair := range v.List("websocket-url") {
 		name, url, _ := strings.Cut(pair, "=")
 		cfg.Domains = append(cfg.Domains, console.Domain{Name: name, URL: url})
 	}
-	if len(cfg.Domains) == 0 {
-		cfg.Find = network.Domains
+	if len(cfg.Domains) > 0 {
+		cfg.Domains = withProcessors(cfg.Domains, processors)
+	} else {
+		cfg.Find = func() []console.Domain { return withProcessors(network.Domains(), processors) }
 	}
 	return cfg
+}
+
+// withProcessors says of each domain where its processors are. It adds those of which
+// only that is known: they are shown, but not offered to connect to.
+func withProcessors(domains []console.Domain, processors map[string][]string) []console.Domain {
+	left := maps.Clone(processors)
+	for i, d := range domains {
+		domains[i].Processor = strings.Join(processors[d.Name], ",")
+		delete(left, d.Name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(left)) {
+		domains = append(domains, console.Domain{Name: name, Processor: strings.Join(left[name], ",")})
+	}
+	return domains
 }

@@ -3,9 +3,12 @@
 // both ways. The page is plain HTML, CSS and ES modules, embedded as they are;
 // static/linker.js is the client that it uses and that other pages may copy.
 //
-// The page speaks to the connectors itself, as any client does: this package
-// only hands out files and the list of domains and apps, and has no power over
-// the system. It keeps no state and owns nothing but its listener.
+// It also shows the network as a picture: domains, the links between them, and which
+// users are where. For that, and only while somebody looks, this package asks the
+// processors of the domains; it changes nothing there.
+//
+// Otherwise the page speaks to the connectors itself, as any client does, and gets
+// from here only files and the list of domains and apps.
 package console
 
 import (
@@ -33,14 +36,21 @@ var static embed.FS
 const policy = "default-src 'self'; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; " +
 	"form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
-// Domain is a place that the page offers to connect to.
+// Domain is a domain that the page shows, and offers to connect to if it has a URL
+// or a port.
 type Domain struct {
 	Name string `json:"name"`
 	// URL is the websocket endpoint, such as "wss://example.org/ws". Empty: the
 	// page connects to Port on the host that it was loaded from.
 	URL  string `json:"url,omitempty"`
 	Port int    `json:"port,omitempty"`
+	// Processor is the base URL of the HTTP port of a processor of the domain, such as
+	// "http://127.0.0.1:8081", or of several with commas. Browsers do not learn it.
+	// Empty: the picture shows of the domain only what the others say.
+	Processor string `json:"-"`
 }
+
+func (d Domain) connectable() bool { return d.URL != "" || d.Port != 0 }
 
 // App is a client app whose users the page offers to log in as.
 type App struct {
@@ -55,6 +65,8 @@ type Config struct {
 	Domains []Domain        // in the order in which they are offered
 	Find    func() []Domain // in place of Domains, called like Apps; an answer without any is told to the page
 	Apps    func() []App    // called for each request, from many goroutines; nil offers none
+	Token   string          // shown to processors; empty: they are on loopback and want none
+	Ready   http.Handler    // answers /readyz; nil: there is none
 	Log     *slog.Logger    // required
 }
 
@@ -63,7 +75,7 @@ func (c Config) validate() error {
 		return errors.New("no domains")
 	}
 	for i, d := range c.Domains {
-		if d.URL == "" && (d.Port < 1 || d.Port > 65535) {
+		if d.URL == "" && (d.Port < 0 || d.Port > 65535 || d.Port == 0 && d.Processor == "") {
 			return fmt.Errorf("domain %d (%q): neither a url nor a port from 1 to 65535", i, d.Name)
 		}
 	}
@@ -72,13 +84,15 @@ func (c Config) validate() error {
 
 // Server serves the console on a listener of its own.
 type Server struct {
-	listener net.Listener
-	http     *http.Server
+	listener   net.Listener // static
+	http       *http.Server // static
+	processors *observer    // static
 }
 
 // New binds addr and starts nothing.
 func New(addr string, cfg Config) (*Server, error) {
-	handler, err := Handler(cfg)
+	processors := newObserver(cfg.domains, cfg.Token)
+	handler, err := handler(cfg, processors)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +101,8 @@ func New(addr string, cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("console: %w", err)
 	}
 	return &Server{
-		listener: listener,
+		listener:   listener,
+		processors: processors,
 		http: &http.Server{
 			Handler:           handler,
 			ReadHeaderTimeout: 5 * time.Second,
@@ -109,6 +124,7 @@ func (s *Server) Close() error { return s.listener.Close() }
 // Run serves until ctx ends, then lets requests under way finish, for at most
 // a second.
 func (s *Server) Run(ctx context.Context) error {
+	defer s.processors.client.CloseIdleConnections()
 	served := make(chan error, 1)
 	go func() { served <- s.http.Serve(s.listener) }()
 	select {
@@ -125,16 +141,38 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// Handler serves the page, its files and /config.json. Everything else is 404,
-// and every method but GET and HEAD is 405.
+// domains lists the domains as they are now.
+func (c Config) domains() []Domain {
+	if c.Find != nil {
+		return c.Find()
+	}
+	return c.Domains
+}
+
+// Handler serves the page, its files, /config.json, /api/network and, if there is one,
+// /readyz. Everything else is 404, and every method but GET and HEAD is 405.
 func Handler(cfg Config) (http.Handler, error) {
+	return handler(cfg, newObserver(cfg.domains, cfg.Token))
+}
+
+func handler(cfg Config, processors *observer) (http.Handler, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("console: %w", err)
 	}
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /api/network", func(w http.ResponseWriter, r *http.Request) {
+		picture, err := processors.look(r.Context())
+		if err != nil {
+			return // whoever asked has gone
+		}
+		serveJSON(w, picture)
+	})
 	mux.HandleFunc("GET /config.json", func(w http.ResponseWriter, _ *http.Request) {
 		serveConfig(w, cfg)
 	})
+	if cfg.Ready != nil {
+		mux.Handle("GET /readyz", cfg.Ready)
+	}
 	files, err := loadFiles()
 	if err != nil {
 		return nil, fmt.Errorf("console: %w", err)
@@ -149,9 +187,11 @@ func serveConfig(w http.ResponseWriter, cfg Config) {
 	answer := struct {
 		Domains []Domain `json:"domains"`
 		Apps    []App    `json:"apps"`
-	}{Domains: cfg.Domains, Apps: []App{}}
-	if cfg.Find != nil {
-		answer.Domains = cfg.Find()
+	}{Apps: []App{}}
+	for _, d := range cfg.domains() {
+		if d.connectable() {
+			answer.Domains = append(answer.Domains, d)
+		}
 	}
 	if len(answer.Domains) == 0 {
 		http.Error(w, "the meta server names no domain that clients can connect to", http.StatusServiceUnavailable)
@@ -160,6 +200,10 @@ func serveConfig(w http.ResponseWriter, cfg Config) {
 	if cfg.Apps != nil {
 		answer.Apps = append(answer.Apps, cfg.Apps()...)
 	}
+	serveJSON(w, answer)
+}
+
+func serveJSON(w http.ResponseWriter, answer any) {
 	body, err := json.Marshal(answer)
 	if err != nil { // strings, numbers and booleans always can be encoded
 		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)

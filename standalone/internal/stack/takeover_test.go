@@ -156,7 +156,7 @@ type frame struct {
 
 const patience = 15 * time.Second
 
-func dial(t *testing.T, url, user, app string) *client {
+func dial(t *testing.T, url, user, app string, features ...string) *client {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -167,7 +167,11 @@ func dial(t *testing.T, url, user, app string) *client {
 	conn.SetReadLimit(1 << 20)
 	c := &client{conn}
 	t.Cleanup(c.close)
-	c.send(t, fmt.Sprintf(`{"type":"AUTH_CLIENT","data":{"appId":%q,"userId":%q,"token":""}}`, app, user))
+	list := ""
+	if len(features) > 0 {
+		list = fmt.Sprintf(`,"features":["%s"]`, strings.Join(features, `","`))
+	}
+	c.send(t, fmt.Sprintf(`{"type":"AUTH_CLIENT","data":{"appId":%q,"userId":%q,"token":""%s}}`, app, user, list))
 	if !c.expect(t, "AUTH_CLIENT_REPLY").Data.IsAuthenticated {
 		t.Fatalf("%s was not let in", user)
 	}

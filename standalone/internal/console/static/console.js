@@ -1,8 +1,10 @@
 /**
- * The console: as many panes as one likes, each with a user of its own.
+ * The console: the network as a picture, and as many panes as one likes, each with a
+ * user of its own.
  * @module console
  */
 import {element} from './dom.js';
+import {NetworkView} from './network.js';
 import {Pane} from './pane.js';
 
 /** @typedef {{name: string, url?: string, port?: number}} Domain */
@@ -13,11 +15,25 @@ const DEFAULT_PORT = 8088;
 const panes = new Set();
 let opened = 0;
 
-const {domains, apps} = await loadConfig();
-fillList('known-servers', domains.map((domain) => [serverURL(domain), domain.name]));
+const network = document.getElementById('network');
+if (network) new NetworkView(network, offerServers).follow();
+let {domains, apps} = await loadConfig();
+listServers();
 addPane();
 addPane();
 document.getElementById('add-pane')?.addEventListener('click', () => addPane().focus());
+
+/** Other domains are there than before. */
+async function offerServers() {
+  const response = await fetch('/config.json').catch(() => null);
+  if (!response?.ok) return; // what is offered stays as it is
+  ({domains, apps} = await response.json());
+  listServers();
+}
+
+function listServers() {
+  fillList('known-servers', domains.map((domain) => [serverURL(domain), domain.name]));
+}
 
 /** @returns {Promise<{domains: Domain[], apps: import('./pane.js').App[]}>} */
 async function loadConfig() {

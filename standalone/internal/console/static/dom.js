@@ -1,5 +1,5 @@
 /**
- * The only two ways in which this page makes elements: both take text as text.
+ * How this page makes elements and changes them: text is always taken as text.
  * @module dom
  */
 
@@ -13,6 +13,11 @@ export function element(tag, className = '', ...children) {
   if (className) node.className = className;
   node.append(...children);
   return node;
+}
+
+/** Sets a text that is not so already. @param {Node} node @param {string} text */
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
 }
 
 /**

@@ -1,0 +1,222 @@
+package linkport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/linkerhq/linker/pkg/delivery"
+	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/link"
+	"github.com/linkerhq/linker/pkg/topology"
+)
+
+// The pauses between two looks at a log, or a lane, that takes nothing now.
+const (
+	firstPause = time.Millisecond
+	mostPause  = 100 * time.Millisecond
+)
+
+// errStopped ends a link whose records the log did not take up to the end.
+var errStopped = errors.New("the log has stopped")
+
+// peer is one open link.
+type peer struct {
+	// Static after construction.
+	s      *service
+	conn   *link.Conn
+	name   string        // the neighbour
+	link   topology.Link // whose proof was given
+	counts *neighbour
+	acks   *acks
+
+	cause error // guarded by s.mu; why we have closed it, nil if we have not
+}
+
+func newPeer(s *service, conn *link.Conn, l topology.Link) *peer {
+	return &peer{s: s, conn: conn, name: conn.Peer(), link: l, counts: s.port.metrics.of(conn.Peer()), acks: newAcks()}
+}
+
+// endLocked closes the link. s.mu is held.
+func (p *peer) endLocked(cause error) {
+	if p.cause == nil {
+		p.cause = cause
+	}
+	p.conn.Close()
+}
+
+// run serves the link until it ends, and returns why.
+func (p *peer) run(ctx context.Context) error {
+	var acks sync.WaitGroup
+	acks.Go(p.acknowledge)
+	err := p.conn.Run(ctx, p.handle)
+	acks.Wait()
+	return err
+}
+
+// acknowledge tells the neighbour what the log has: whatever came in while the last
+// acknowledgements were being sent.
+func (p *peer) acknowledge() {
+	for {
+		select {
+		case <-p.conn.Done():
+			return
+		case <-p.acks.wake:
+		}
+		for channel, upTo := range p.acks.take() {
+			p.conn.Send(link.Ack{Channel: channel, UpTo: upTo})
+		}
+		if err := p.acks.failure(); err != nil {
+			p.s.mu.Lock()
+			p.endLocked(err)
+			p.s.mu.Unlock()
+		}
+	}
+}
+
+// handle takes one message. While the log takes nothing it waits: nothing more is
+// read then, and the neighbour keeps what it has.
+func (p *peer) handle(m link.Message) error {
+	switch m := m.(type) {
+	case link.Records:
+		for i, record := range m.Records {
+			if err := p.record(m.Channel, m.First+uint64(i), record); err != nil {
+				return err
+			}
+		}
+	case link.Fast:
+		p.fast(m.Record)
+	case link.States:
+		p.s.heardOutside(p, m.Entries)
+	case link.Ack, link.Refusal:
+		return fmt.Errorf("%T, expected records, FAST or states: nothing was handed over to the neighbour", m)
+	default:
+		return fmt.Errorf("%T, expected records, FAST or states", m)
+	}
+	return nil
+}
+
+// record takes record n of a channel: it is in the log when all its parts are.
+func (p *peer) record(channel, n uint64, value []byte) error {
+	parts, code := p.open(value, crossesReliable)
+	if err := p.acks.begin(channel, n, max(len(parts), 1)); err != nil {
+		return err
+	}
+	if code != "" {
+		p.refuse(channel, n, code)
+		p.acks.settle(channel, n)
+		return nil
+	}
+	p.counts.records.Inc()
+	p.counts.bytes.Add(float64(len(value)))
+	done := func(_ int64, err error) {
+		switch {
+		case err == nil:
+		case errors.Is(err, p.s.to.TooLarge):
+			p.refuse(channel, n, codeTooLarge)
+		default:
+			p.acks.fail(errStopped)
+			return
+		}
+		p.acks.settle(channel, n)
+	}
+	for _, part := range parts {
+		if err := p.append(part, done); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// append queues one part for the log, however long it takes.
+func (p *peer) append(part part, done func(offset int64, err error)) error {
+	value := part.Append(make([]byte, 0, sizeOf(&part.Envelope)))
+	for wait := firstPause; ; wait = min(2*wait, mostPause) {
+		if err := p.ended(); err != nil {
+			return err
+		}
+		if _, room := p.s.to.Lanes.Accepts(part.lane); room {
+			err := p.s.to.Log.Append(part.lane, string(part.key), value, done)
+			if err == nil || !errors.Is(err, p.s.to.Unavailable) {
+				return err
+			}
+		}
+		if wait == mostPause && p.s.port.lines.waiting.Due() {
+			p.s.port.cfg.Log.Warn("a link waits: the log takes nothing, or a lane has no room", "neighbour", p.name, "lane", part.lane)
+		}
+		pause(p.conn.Done(), wait)
+	}
+}
+
+// ended says why nothing more is taken over this link.
+func (p *peer) ended() error {
+	select {
+	case <-p.conn.Done():
+		return link.ErrClosed
+	default:
+		return p.acks.failure()
+	}
+}
+
+// refuse tells the neighbour that a record will never be taken, before the
+// acknowledgement that covers it.
+func (p *peer) refuse(channel, n uint64, code code) {
+	if !p.acks.refuse(channel, n) {
+		return // it knows
+	}
+	p.s.port.metrics.refusedRecords[code].Inc()
+	if p.s.port.lines.refusedRecord.Due() {
+		p.s.port.cfg.Log.Warn("record of a neighbour refused", "neighbour", p.name, "code", string(code))
+	}
+	p.conn.Send(link.Refusal{Channel: channel, N: n, Code: string(code)})
+}
+
+// fast publishes what only memory holds, to each lane with receivers.
+func (p *peer) fast(value []byte) {
+	parts, code := p.open(value, crossesFast)
+	if code != "" {
+		p.dropFast(fastReason(code))
+		return
+	}
+	p.counts.fast.Inc()
+	for _, part := range parts {
+		if heard, _ := p.s.to.Lanes.Accepts(part.lane); !heard {
+			p.dropFast(fastSilent)
+			continue
+		}
+		if err := p.s.to.Plane.Publish(delivery.FastSubject(p.s.port.cfg.Domain, part.lane), part.Append(nil)); err != nil {
+			p.dropFast(fastUnpublished)
+		}
+	}
+}
+
+func (p *peer) dropFast(why string) {
+	p.s.port.metrics.fastDropped[why].Inc()
+	if p.s.port.lines.droppedFast.Due() {
+		p.s.port.cfg.Log.Warn("FAST message of a neighbour dropped", "neighbour", p.name, "reason", why)
+	}
+}
+
+// open reads, checks and stamps what the neighbour has sent, and cuts it up by
+// lanes.
+func (p *peer) open(value []byte, crosses func(envelope.Kind) bool) ([]part, code) {
+	here, known := p.s.port.cfg.Domain, p.s.port.look(p.s.to.Network)
+	e, err := envelope.Decode(value)
+	if err != nil {
+		return nil, codeUndecodable
+	}
+	if code := check(&e, crosses); code != "" {
+		return nil, code
+	}
+	if !credible(&e, here, p.name, known) {
+		return nil, codeForbidden
+	}
+	return split(stamp(e, p.name), known[0], here, p.s.port.cfg.Lanes), ""
+}
+
+// sizeOf is about how many bytes an encoded envelope has.
+func sizeOf(e *envelope.Envelope) int {
+	return len(e.Frame) + len(e.Reference) + 80*len(e.To) + 64*len(e.Path) + 256
+}

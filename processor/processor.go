@@ -222,14 +222,26 @@ func (p *Processor) Ready() error {
 }
 
 // readyz returns what the HTTP port says: the processor first, then what it was told
-// to ask in addition.
+// to ask in addition, else which links are missing.
 func (p *Processor) readyz(more func() error) func() error {
 	return func() error {
 		err := p.Ready()
-		if err != nil || more == nil {
+		switch {
+		case err != nil:
 			return err
+		case more != nil:
+			return more()
 		}
-		return more()
+		var down []string
+		for _, l := range p.roads.Links() {
+			if l.State == roads.StateDown {
+				down = append(down, p.cfg.Domain+"–"+l.Neighbour)
+			}
+		}
+		if len(down) > 0 {
+			return run.Remark{Text: "links not up: " + strings.Join(down, ", ")}
+		}
+		return nil
 	}
 }
 

@@ -291,7 +291,7 @@ func TestConfigurationDocumentNamesEveryFlag(t *testing.T) {
 
 func TestOperationsDocumentNamesTheMetricsThatAreExported(t *testing.T) {
 	t.Parallel()
-	s, err := stack.New(stack.Config{Data: t.TempDir(), Host: "127.0.0.1", Log: slog.New(slog.DiscardHandler)})
+	s, err := stack.New(stack.Config{Data: t.TempDir(), Domains: 2, Host: "127.0.0.1", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -128,6 +128,7 @@ type Envelope struct {
 
 	// Of what crosses links.
 	Path     []string // the domains it has left, its origin first; empty: it was accepted here
+	Home     string   // the domain of its receiver, where the distributions name none: it answers somebody there; empty: they do
 	Network  uint64   // the highest version of the network that it was routed by; 0: none
 	Late     bool     // newer ones of its sender have been delivered before it
 	Released bool     // was held for a predecessor here, and goes on now whatever is missing
@@ -168,7 +169,7 @@ func (e *Envelope) flags() uint64 {
 		{e.Confirm, flagConfirm},
 		{e.Remember, flagRemember},
 		{e.Session != 0 || e.Connector != (ident.Connector{}), flagSession},
-		{len(e.Path) > 0 || e.Network != 0, flagTravel},
+		{len(e.Path) > 0 || e.Network != 0 || e.Home != "", flagTravel},
 		{slices.ContainsFunc(e.To, func(r Recipient) bool { return r.After != (Mark{}) }), flagAfter},
 		{e.Late, flagLate},
 		{e.Released, flagReleased},
@@ -205,6 +206,7 @@ func (e *Envelope) Append(b []byte) []byte {
 		for _, domain := range e.Path {
 			b = bin.AppendString(b, domain)
 		}
+		b = bin.AppendString(b, e.Home)
 		b = binary.AppendUvarint(b, e.Network)
 	}
 	if flags&flagSession != 0 {
@@ -259,6 +261,7 @@ func Decode(b []byte) (Envelope, error) {
 				e.Path[i] = r.String()
 			}
 		}
+		e.Home = r.String()
 		e.Network = r.Uvarint()
 	}
 	if flags&flagSession != 0 {
@@ -305,6 +308,9 @@ func (e *Envelope) validate() error {
 	if len(e.Path) > MaxPath {
 		return fmt.Errorf("a path of %d domains", len(e.Path))
 	}
+	if e.Home != "" && !ident.IsDomainName(e.Home) {
+		return fmt.Errorf("home: %.80q is not a domain name", e.Home)
+	}
 	for _, domain := range e.Path {
 		if !ident.IsDomainName(domain) {
 			return fmt.Errorf("path: %.80q is not a domain name", domain)
@@ -316,6 +322,14 @@ func (e *Envelope) validate() error {
 		}
 	}
 	return nil
+}
+
+// Origin is the domain that accepted the record; empty: this one.
+func (e *Envelope) Origin() string {
+	if len(e.Path) == 0 {
+		return ""
+	}
+	return e.Path[0]
 }
 
 // CameThrough says whether the record has left a domain before.

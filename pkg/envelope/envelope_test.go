@@ -17,7 +17,7 @@ func samples() []envelope.Envelope {
 		{Kind: envelope.KindFetch, To: to[:1], Session: 7, Request: 3, Count: 2000, Frame: []byte{}},
 		{Kind: envelope.KindEpoch, Frame: []byte{}},
 		{
-			Kind: envelope.KindMessage, From: "ANZ-9", Stream: 5, Path: []string{"domain-01", "domain-02"}, Network: 1 << 40, Late: true, Released: true, Moved: true,
+			Kind: envelope.KindMessage, From: "ANZ-9", Stream: 5, Path: []string{"domain-01", "domain-02"}, Home: "domain-03", Network: 1 << 40, Late: true, Released: true, Moved: true,
 			To: []envelope.Recipient{{User: "ANZ-1", N: 1, After: envelope.Mark{Stream: 1 << 62, N: 9}}, {User: "ANZ-2", N: 2}}, Frame: []byte("{}"),
 		},
 		{Kind: envelope.KindWindows, From: "ANZ-1", To: to[:1], Path: []string{"a"}, Moved: true, Frame: []byte{1}},

@@ -228,7 +228,9 @@ func TestStrangersAreRefusedAndToldNothing(t *testing.T) {
 			return hello(1, here, there, 1, proof(t, other, key, "linker link client", here, there))
 		}, link.ReasonWrongProof},
 	} {
-		conn, err := tls.Dial("tcp", p.address(), stranger(alpn))
+		config := stranger(alpn)
+		config.ClientSessionCache = tls.NewLRUClientSessionCache(1) // it would take a ticket
+		conn, err := tls.Dial("tcp", p.address(), config)
 		if err != nil {
 			t.Fatal(err)
 		}

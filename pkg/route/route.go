@@ -3,6 +3,8 @@
 package route
 
 import (
+	"cmp"
+
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/topology"
 	"github.com/linkerhq/linker/pkg/wire"
@@ -54,7 +56,17 @@ func DecideClose(from, target ident.UserID, here string, network *topology.Snaps
 // Way says where a user is at home. It is not asked whether the links on the way are up:
 // where they are not, records wait.
 func Way(to ident.UserID, here string, network *topology.Snapshot) Decision {
-	home := network.HomeOf(to, here)
+	return Towards(network.HomeOf(to, here), here, network)
+}
+
+// Answer is Way for what answers a user of whom it is known in which domain it has
+// spoken: that counts where the distributions name no home.
+func Answer(to ident.UserID, spoke, here string, network *topology.Snapshot) Decision {
+	return Towards(cmp.Or(network.HomeOf(to, ""), spoke, here), here, network)
+}
+
+// Towards says whether there is a way to a domain.
+func Towards(home, here string, network *topology.Snapshot) Decision {
 	switch {
 	case home == here:
 		return Decision{Verdict: Here}

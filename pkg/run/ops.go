@@ -36,15 +36,22 @@ type Ops struct {
 	mux      *http.ServeMux
 }
 
+// Remark is what a service that is ready has to say all the same: GET /readyz answers
+// 200 with it.
+type Remark struct{ Text string }
+
+// Error is the text.
+func (r Remark) Error() string { return r.Text }
+
 // NewOps listens on addr, HOST:PORT; port 0 picks a free one. ready says why the
-// service is not ready; nil means that it is.
+// service is not ready; nil, or a Remark, means that it is.
 func NewOps(addr string, registry *prometheus.Registry, log *slog.Logger, ready func() error) (*Ops, error) {
 	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
 	state := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "linker_run_ready_state", Help: "1 if the service can do its work, else 0."}, func() float64 {
-		if ready() != nil {
+		if readiness, _ := describe(ready()); readiness != http.StatusOK {
 			return 0
 		}
 		return 1
@@ -55,11 +62,12 @@ func NewOps(addr string, registry *prometheus.Registry, log *slog.Logger, ready 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := ready(); err != nil {
-			http.Error(w, "not ready: "+err.Error(), http.StatusServiceUnavailable)
+		code, text := describe(ready())
+		if code != http.StatusOK {
+			http.Error(w, text, code)
 			return
 		}
-		fmt.Fprintln(w, "ready")
+		fmt.Fprintln(w, text)
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	return &Ops{listener: listener, mux: mux, server: &http.Server{
@@ -70,6 +78,19 @@ func NewOps(addr string, registry *prometheus.Registry, log *slog.Logger, ready 
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}}, nil
+}
+
+// describe is the answer of /readyz.
+func describe(err error) (code int, text string) {
+	var remark Remark
+	switch {
+	case err == nil:
+		return http.StatusOK, "ready"
+	case errors.As(err, &remark):
+		return http.StatusOK, "ready; " + remark.Text
+	default:
+		return http.StatusServiceUnavailable, "not ready: " + err.Error()
+	}
 }
 
 // Reveal serves a path to whoever asks from this machine, or shows the token as a bearer

@@ -114,7 +114,6 @@ func (l Link) Other(end string) string {
 	return l.N1
 }
 
-
 // reached is a domain and the cost of one path to it.
 type reached struct {
 	domain string

@@ -133,3 +133,26 @@ func TestThePictureFollowsTheNetwork(t *testing.T) {
 	server.Close()
 	p.waitFor(t, `document.getElementById('network').dataset.state === 'stale'`)
 }
+
+func TestThePictureShowsARunningNetwork(t *testing.T) {
+	t.Parallel()
+	findChromium(t) // before anything is started
+	n := startNetwork(t, networkSetup{yaml: describeNetwork(3, ringOf(3))})
+	first, second := userAt(1, 1), userAt(2, 1)
+	n.login(t, 1, first)
+	n.login(t, 2, second)
+	p := openPage(t, n.ConsoleURL())
+	all := func(selector, want string) {
+		t.Helper()
+		p.waitFor(t, fmt.Sprintf("Array.from(document.querySelectorAll('#network %s'), (node) => node.textContent).join('|') === %q", selector, want))
+	}
+	all(".name", "domain-01|domain-02|domain-03")
+	all(".user", first+"|"+second)
+	all("summary [data-part=summary]", "3 domains, 2 users, 3 links, all up")
+	n.way("domain-01", "domain-02").cut()
+	all("summary [data-part=summary]", "3 domains, 2 users, 3 links, 1 one way only")
+	n.cut(1, 2)
+	all("summary [data-part=summary]", "3 domains, 2 users, 3 links, 1 down")
+	all(".way[data-state=down] .traffic", "→ down|← down")
+	p.noProblems(t)
+}

@@ -95,6 +95,9 @@ func (p *peer) say(messages [][]byte) {
 
 func (s *service) refuseStates(from, why string) {
 	s.port.metrics.refusedStates[why].Inc()
+	if why == statesStranger {
+		return // one that has just begun or ended: neighbours hear of it before or after us
+	}
 	if s.port.lines.refusedStates.Due() {
 		s.port.cfg.Log.Warn("states of links refused", "from", from, "reason", why)
 	}

@@ -289,7 +289,7 @@ type Token struct {
 	Presence uint64            // the event's number; 0: not a presence event
 
 	Passed int64       // the record at this offset minus 1 is settled by it; 0: none is
-	Stands mailbox.Key // the row whose place it takes
+	Stands mailbox.Key // the row that has moved, and whose place it takes
 }
 
 // Burial asks for a dead letter: the record of an offset cannot be delivered to

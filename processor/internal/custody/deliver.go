@@ -139,7 +139,7 @@ func (s *State) answered(a *delivery.Answers, fx *Effects) {
 		if found {
 			delete(s.fast, token)
 			delete(s.fastOld, token)
-			fx.Produce = append(fx.Produce, Produce{Envelope: s.confirmation(w.from, w.to, w.id, w.reference)})
+			fx.Produce = append(fx.Produce, Produce{Envelope: s.confirmation(w.from, w.to, w.id, w.reference, w.origin)})
 		}
 	}
 }
@@ -209,7 +209,7 @@ func (s *State) finish(it *item, fx *Effects) {
 	case unconfirmed:
 		it.confirm = confirming
 		fx.Produce = append(fx.Produce, Produce{
-			Envelope: s.confirmation(it.env.From, it.user.id, it.env.ID, it.env.Reference),
+			Envelope: s.confirmation(it.env.From, it.user.id, it.env.ID, it.env.Reference, it.env.Origin()),
 			Token:    Token{Confirms: it.pos, User: it.user.id},
 		})
 		return
@@ -246,7 +246,7 @@ func (s *State) produced(t Token, fx *Effects) {
 		return
 	}
 	if t.Stands != (mailbox.Key{}) {
-		s.replaced(t, fx)
+		s.movedAway(t.Stands, fx)
 		return
 	}
 	u := s.users[t.User]
@@ -266,13 +266,14 @@ func (s *State) produced(t Token, fx *Effects) {
 // confirmation is the record that tells the sender of a message that it was
 // received. Its id follows from the message's, so that the sender's lane knows
 // a second one.
-func (s *State) confirmation(sender, receiver ident.UserID, id ident.MessageID, reference string) envelope.Envelope {
+func (s *State) confirmation(sender, receiver ident.UserID, id ident.MessageID, reference, origin string) envelope.Envelope {
 	e := envelope.Envelope{
 		Kind:      envelope.KindConfirmation,
 		Remember:  true,
 		ID:        ident.ConfirmationID(id),
 		From:      receiver,
 		To:        []envelope.Recipient{{User: sender}},
+		Home:      origin,
 		CreatedAt: s.now.UnixMilli(),
 	}
 	e.Frame = wire.AppendConfirmation(nil, reference, wire.Stamp{ID: e.ID, CreatedAt: e.CreatedAt})

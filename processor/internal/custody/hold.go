@@ -35,7 +35,7 @@ const (
 // turn decides whether it is a message's turn. Within a domain nothing overtakes
 // anything; so it is about what came over links, and about users who have just moved
 // here. A duplicate may go: it is recognised then.
-func (s *State) turn(e *envelope.Envelope, to envelope.Recipient) turn {
+func (s *State) turn(pos envelope.Position, e *envelope.Envelope, to envelope.Recipient) turn {
 	if e.Stream == 0 || e.Moved {
 		return itMayGo
 	}
@@ -47,11 +47,13 @@ func (s *State) turn(e *envelope.Envelope, to envelope.Recipient) turn {
 		return itIsLate
 	case e.Released:
 		return itMayGo
-	case s.arriving(to.User):
+	case s.arriving(to.User), len(e.Path) == 0 && s.holds.before(pos, e.From, to.User):
 		return itWaits
 	case seen == window.Missing && len(e.Path) > 0:
 		return itIsLate
-	case seen == window.Ahead && len(e.Path) > 0:
+	case seen == window.Ahead && (len(e.Path) > 0 || pos.Offset < s.cfg.Epoch):
+		// What it has overtaken is on the way; or an earlier owner has held it back, and
+		// it stands behind this one now.
 		return itWaits
 	case to.After != (envelope.Mark{}) && !s.windows.Passed(to.User, to.After.Stream, to.After.N):
 		return itWaits
@@ -61,8 +63,9 @@ func (s *State) turn(e *envelope.Envelope, to envelope.Recipient) turn {
 
 // holds are the messages that are held back.
 type holds struct {
-	byUser map[ident.UserID]map[uint64][]*held // by stream, in the order of numbers
-	bytes  int
+	byUser  map[ident.UserID]map[uint64][]*held // by stream, in the order of numbers
+	leaving []*held                             // those that have gone on, until what took their places is settled
+	bytes   int
 }
 
 // held is one message that is held back.
@@ -74,11 +77,24 @@ type held struct {
 	inLog   bool // the log still has custody
 	storing bool
 	stored  bool
-	going   bool // written into the lane again …
-	gone    bool // … and the log has it
+	going   bool  // written into the lane again …
+	passed  int64 // … at this offset, where it was taken; 0: not yet
 }
 
 func (h *held) to() envelope.Recipient { return h.env.To[0] }
+
+// before says whether a message of a sender to a user is held back that stands before a
+// position.
+func (hs *holds) before(pos envelope.Position, from, to ident.UserID) bool {
+	for _, list := range hs.byUser[to] {
+		for _, h := range list {
+			if h.env.From == from && h.key.Pos.Before(pos) {
+				return true
+			}
+		}
+	}
+	return false
+}
 
 // load takes over what earlier owners have held back.
 func (hs *holds) load(rows []mailbox.Row) {
@@ -95,22 +111,31 @@ func (hs *holds) load(rows []mailbox.Row) {
 	}
 }
 
-// add puts a message in its place and says whether it was not there.
-func (hs *holds) add(h *held) bool {
+// add puts a message in its place, if it is not there.
+func (hs *holds) add(h *held) {
 	to := h.to()
 	streams := hs.byUser[to.User]
 	if streams == nil {
 		streams = map[uint64][]*held{}
 		hs.byUser[to.User] = streams
 	}
-	list := streams[h.env.Stream]
-	i, found := slices.BinarySearchFunc(list, to.N, func(h *held, n uint64) int { return cmp.Compare(h.to().N, n) })
+	i, found := hs.at(to, h.env.Stream)
 	if found {
-		return false
+		return
 	}
-	streams[h.env.Stream] = slices.Insert(list, i, h)
+	streams[h.env.Stream] = slices.Insert(streams[h.env.Stream], i, h)
 	hs.bytes += h.size
-	return true
+}
+
+// has says whether a number of a stream is held back for a user.
+func (hs *holds) has(to envelope.Recipient, stream uint64) bool {
+	_, found := hs.at(to, stream)
+	return found
+}
+
+// at is the index of a number in the list of its stream, or where it would be.
+func (hs *holds) at(to envelope.Recipient, stream uint64) (int, bool) {
+	return slices.BinarySearchFunc(hs.byUser[to.User][stream], to.N, func(h *held, n uint64) int { return cmp.Compare(h.to().N, n) })
 }
 
 // find returns the message whose row has the key.
@@ -120,6 +145,11 @@ func (hs *holds) find(key mailbox.Key) *held {
 			if h.key == key {
 				return h
 			}
+		}
+	}
+	for _, h := range hs.leaving {
+		if h.key == key {
+			return h
 		}
 	}
 	return nil
@@ -149,11 +179,7 @@ func (s *State) holdBack(offset int64, e *envelope.Envelope, to envelope.Recipie
 		env: &one, key: mailbox.Key{To: HoldPrefix + string(to.User), Pos: pos, ID: rowID(pos)},
 		since: s.now, size: size(&one), inLog: true,
 	}
-	if !s.holds.add(h) {
-		s.metrics.duplicates.Inc()
-		s.log.settle(offset)
-		return
-	}
+	s.holds.add(h)
 	s.logged += h.size
 	s.metrics.held.Inc()
 	if s.holds.bytes > maxHolding {
@@ -190,9 +216,6 @@ func (s *State) heldStored(key mailbox.Key, fx *Effects) bool {
 	}
 	h.storing, h.stored = false, true
 	s.settleHeld(h)
-	if h.gone {
-		s.endHold(h, fx)
-	}
 	return true
 }
 
@@ -204,42 +227,45 @@ func (s *State) settleHeld(h *held) {
 	}
 }
 
-// replaced notes that the log has a record that takes the place of a row.
-func (s *State) replaced(t Token, fx *Effects) {
-	if !isHold(t.Stands.To) {
-		s.movedAway(t.Stands, fx)
-		return
-	}
-	h := s.holds.find(t.Stands)
-	if h == nil {
-		return
-	}
-	h.gone = true
-	s.settleHeld(h)
-	if !h.storing {
-		s.endHold(h, fx)
+// wentOn notes that what takes the place of a message that was held back was read at an
+// offset.
+func (s *State) wentOn(offset int64, e *envelope.Envelope, to envelope.Recipient) {
+	if i, found := s.holds.at(to, e.Stream); found {
+		h := s.holds.byUser[to.User][e.Stream][i]
+		h.passed = offset
+		s.holds.remove(h)
+		s.holds.leaving = append(s.holds.leaving, h)
 	}
 }
 
-func (s *State) endHold(h *held, fx *Effects) {
-	if h.stored {
-		fx.Delete = append(fx.Delete, h.key)
-	}
-	s.holds.remove(h)
+// endHolds ends the custody of messages that have gone on: as soon as what took their
+// places is settled, and not before. A later owner who reads them again, without knowing
+// why they were held back, would take them for delivered otherwise.
+func (s *State) endHolds(fx *Effects) {
+	s.holds.leaving = slices.DeleteFunc(s.holds.leaving, func(h *held) bool {
+		if h.storing || !s.log.settled(h.passed) {
+			return false
+		}
+		s.settleHeld(h)
+		if h.stored {
+			fx.Delete = append(fx.Delete, h.key)
+		}
+		return true
+	})
 }
 
 // recheck lets go on, for one user, what waits for nothing any more.
 func (s *State) recheck(user ident.UserID, fx *Effects) {
-	for _, list := range s.holds.byUser[user] {
-		next := firstWaiting(list)
-		if next < len(list) && s.turn(list[next].env, list[next].to()) != itWaits {
-			s.letGo(list[next:], releaseInOrder, fx)
+	for _, list := range s.holds.waiting(user) {
+		if s.turn(list[0].key.Pos, list[0].env, list[0].to()) != itWaits {
+			s.letGo(list, releaseInOrder, fx)
 		}
 	}
 }
 
 // tickHolds lets go on what has waited for long enough.
 func (s *State) tickHolds(fx *Effects) {
+	s.endHolds(fx)
 	if len(s.holds.byUser) == 0 {
 		return
 	}
@@ -247,12 +273,11 @@ func (s *State) tickHolds(fx *Effects) {
 	if !s.started {
 		return
 	}
-	for user, streams := range s.holds.byUser {
+	for user := range s.holds.byUser {
 		s.recheck(user, fx)
-		for _, list := range streams {
-			next := firstWaiting(list)
-			if next < len(list) && s.now.Sub(list[next].since) >= HoldFor {
-				s.letGo(list[next:], releaseTime, fx)
+		for _, list := range s.holds.waiting(user) {
+			if s.now.Sub(list[0].since) >= HoldFor {
+				s.letGo(list, releaseTime, fx)
 			}
 		}
 	}
@@ -261,15 +286,27 @@ func (s *State) tickHolds(fx *Effects) {
 // releaseOldest lets go on what has waited longest, since there is no room for more.
 func (s *State) releaseOldest(fx *Effects) {
 	var oldest []*held
-	for _, streams := range s.holds.byUser {
-		for _, list := range streams {
-			next := firstWaiting(list)
-			if next < len(list) && (oldest == nil || list[next].since.Before(oldest[0].since)) {
-				oldest = list[next:]
+	for user := range s.holds.byUser {
+		for _, list := range s.holds.waiting(user) {
+			if oldest == nil || list[0].since.Before(oldest[0].since) {
+				oldest = list
 			}
 		}
 	}
 	s.letGo(oldest, releaseFull, fx)
+}
+
+// waiting returns what is held back for a user and not going on already, by stream. The
+// streams are in the order in which their first messages came.
+func (hs *holds) waiting(user ident.UserID) [][]*held {
+	var lists [][]*held
+	for _, list := range hs.byUser[user] {
+		if next := firstWaiting(list); next < len(list) {
+			lists = append(lists, list[next:])
+		}
+	}
+	slices.SortFunc(lists, func(a, b []*held) int { return a[0].key.Pos.Compare(b[0].key.Pos) })
+	return lists
 }
 
 // firstWaiting is the index of the first that is not going on already.
@@ -292,6 +329,6 @@ func (s *State) letGo(list []*held, why release, fx *Effects) {
 		s.metrics.released[why].Inc()
 		released := *h.env
 		released.Released = true
-		fx.Produce = append(fx.Produce, Produce{Envelope: released, Token: Token{User: h.to().User, Stands: h.key}})
+		fx.Produce = append(fx.Produce, Produce{Envelope: released})
 	}
 }

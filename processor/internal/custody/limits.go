@@ -177,7 +177,7 @@ func (s *State) deadLetter(it *item, code wire.Code, text string, fx *Effects) {
 	}
 	fx.Bury = append(fx.Bury, Burial{Offset: offset, User: it.env.User(), Record: it.record(), Reason: string(code)})
 	if it.env.Kind == envelope.KindMessage {
-		s.fail(it.env.From, wire.Failure{Code: code, Message: text, Reference: it.env.Reference}, fx)
+		s.fail(it.env, wire.Failure{Code: code, Message: text, Reference: it.env.Reference}, fx)
 	}
 	s.refused(it.user.id, it.env)
 	it.confirm = confirmed
@@ -234,7 +234,7 @@ func (s *State) rowsExpired(e *RowsExpired, fx *Effects) {
 		if err != nil {
 			reason = reasonUndecodable
 		} else if env.Kind == envelope.KindMessage {
-			s.fail(env.From, wire.Failure{
+			s.fail(&env, wire.Failure{
 				Code: wire.CodeExpired, Message: "message to " + string(env.User()) + " has waited too long", Reference: env.Reference,
 			}, fx)
 		}

@@ -201,6 +201,12 @@ func (s *State) sendWindows(user ident.UserID, fx *Effects) {
 // windowsArrived takes over what the former home of a user knows of its streams.
 func (s *State) windowsArrived(offset int64, e *envelope.Envelope, user ident.UserID, fx *Effects) {
 	s.log.settle(offset)
+	s.mergeWindows(offset, e, user)
+	s.recheck(user, fx)
+}
+
+// mergeWindows adds what a record says of a user's streams.
+func (s *State) mergeWindows(offset int64, e *envelope.Envelope, user ident.UserID) {
 	w, err := envelope.DecodeWindows(e.Frame)
 	if err != nil {
 		s.metrics.undecodable.Inc()
@@ -209,8 +215,7 @@ func (s *State) windowsArrived(offset int64, e *envelope.Envelope, user ident.Us
 	for _, win := range w.Streams {
 		s.windows.Merge(user, win.Stream, mailbox.Window{High: win.High, Missing: win.Missing}, offset, s.now)
 	}
-	if w.Last {
-		s.arrived[user] = true
-		s.recheck(user, fx)
+	if w.Last && len(e.Path) > 0 {
+		s.arrived[arrival{user, e.Path[0]}] = true
 	}
 }

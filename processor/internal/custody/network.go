@@ -88,9 +88,15 @@ func (s *State) networkChanged(network *topology.Snapshot, fx *Effects) {
 // home, and comes first, may not be here yet.
 func (s *State) arriving(user ident.UserID) bool {
 	for _, f := range s.former {
-		if s.now.Sub(f.until) < arrivingFor && f.network.HomeOf(user, s.cfg.Domain) != s.cfg.Domain && !s.arrived[user] {
+		if home := f.network.HomeOf(user, s.cfg.Domain); home != s.cfg.Domain && s.now.Sub(f.until) < arrivingFor && !s.arrived[arrival{user, home}] {
 			return true
 		}
 	}
 	return false
+}
+
+// arrival is a user of whom a former home has sent all it had.
+type arrival struct {
+	user ident.UserID
+	from string
 }

@@ -78,7 +78,7 @@ func (s *State) transit(offset int64, e *envelope.Envelope, sh share, fx *Effect
 	s.hold(it)
 	s.logged += it.size
 	if len(one.Path) >= envelope.MaxPath {
-		s.deadLetter(it, wire.CodeNoRoute, "the message has come through too many domains on its way to "+sh.domain, fx)
+		s.deadLetter(it, wire.CodeHopsExhausted, "the message has come through too many domains on its way to "+sh.domain, fx)
 		return
 	}
 	if one.CameThrough(s.cfg.Domain) && !s.now.Before(u.paused) {
@@ -165,7 +165,7 @@ func (s *State) refusedByNeighbour(e *Refused, fx *Effects) {
 	}
 	for _, f := range sn.flights {
 		if f.d == e.N && f.item.env != nil {
-			s.deadLetter(f.item, wire.CodeNoRoute, "the next domain on the way to "+sn.user.domain+" refuses the message: "+e.Code, fx)
+			s.deadLetter(f.item, wire.Code(e.Code), "the next domain on the way to "+sn.user.domain+" refuses the message", fx)
 		}
 	}
 }

@@ -65,7 +65,7 @@ type State struct {
 	holds    holds
 	pending  pending
 	former   []former // descriptions of the network that were in force lately
-	arrived  map[ident.UserID]bool
+	arrived  map[arrival]bool
 	moving   moving
 }
 
@@ -186,6 +186,7 @@ type fastWait struct {
 	from, to  ident.UserID
 	id        ident.MessageID
 	reference string
+	origin    string // the domain that accepted it; empty: this one
 }
 
 // New returns the state of a lane that has just been taken.
@@ -214,7 +215,7 @@ func New(cfg Config, metrics *Metrics, now time.Time) *State {
 		roads:    map[string]*user{},
 		ways:     map[string]Road{},
 		channels: map[uint64]*session{},
-		arrived:  map[ident.UserID]bool{},
+		arrived:  map[arrival]bool{},
 		moving:   moving{due: true},
 	}
 	s.holds.load(cfg.Held)
@@ -411,6 +412,12 @@ func (l *settling) settle(offset int64) {
 			l.advance()
 		}
 	}
+}
+
+// settled says whether nothing of a record is unsettled.
+func (l *settling) settled(offset int64) bool {
+	i := offset - l.low
+	return i < 0 || i < int64(len(l.pending)) && l.pending[i] <= 0
 }
 
 func (l *settling) advance() {

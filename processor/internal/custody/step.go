@@ -117,6 +117,9 @@ func (s *State) distribute(offset int64, e *envelope.Envelope, fx *Effects) {
 	var away []share
 	for i := range e.To {
 		to := e.To[i]
+		if e.Released {
+			s.wentOn(offset, e, to)
+		}
 		d := s.decide(e, to.User)
 		switch {
 		case d.Verdict == route.Refuse && e.Kind == envelope.KindWindows:
@@ -145,7 +148,7 @@ func (s *State) distribute(offset int64, e *envelope.Envelope, fx *Effects) {
 // they may: the rest is the system's own.
 func (s *State) decide(e *envelope.Envelope, to ident.UserID) route.Decision {
 	if e.Kind != envelope.KindMessage {
-		return route.Way(to, s.cfg.Domain, s.network)
+		return route.Answer(to, e.Home, s.cfg.Domain, s.network)
 	}
 	return route.Decide(e.From, to, s.cfg.Domain, s.network)
 }
@@ -153,14 +156,19 @@ func (s *State) decide(e *envelope.Envelope, to ident.UserID) route.Decision {
 // fill lets the windows learn of a record that an earlier owner has settled. What that
 // may have held back is not known as taken.
 func (s *State) fill(offset int64, e *envelope.Envelope) {
-	if !e.Kind.Deliverable() {
+	if !e.Kind.Deliverable() && e.Kind != envelope.KindWindows {
 		return
 	}
 	for _, to := range e.To {
 		switch d := route.Way(to.User, s.cfg.Domain, s.network); {
+		case e.Kind == envelope.KindWindows:
+			if d.Verdict == route.Here && to.User.Lane(s.cfg.Lanes) == s.cfg.Lane {
+				s.mergeWindows(offset, e, to.User)
+			}
 		case d.Verdict == route.Elsewhere:
 			s.follow(offset, e, to)
-		case d.Verdict == route.Here && to.User.Lane(s.cfg.Lanes) == s.cfg.Lane && s.turn(e, to) != itWaits:
+		case !e.Released && s.holds.has(to, e.Stream):
+		case d.Verdict == route.Here && to.User.Lane(s.cfg.Lanes) == s.cfg.Lane && s.turn(s.pos(offset), e, to) != itWaits:
 			s.take(offset, e, to)
 		}
 	}
@@ -183,7 +191,12 @@ func (s *State) take(offset int64, e *envelope.Envelope, to envelope.Recipient) 
 // message takes custody of a record for one receiver at home here, or lets it wait for
 // what it has overtaken.
 func (s *State) message(offset int64, e *envelope.Envelope, to envelope.Recipient, fx *Effects) {
-	turn := s.turn(e, to)
+	if !e.Released && s.holds.has(to, e.Stream) { // a copy, or the row's own record
+		s.metrics.duplicates.Inc()
+		s.log.settle(offset)
+		return
+	}
+	turn := s.turn(s.pos(offset), e, to)
 	if turn == itWaits {
 		s.holdBack(offset, e, to, fx)
 		return
@@ -288,15 +301,16 @@ func (s *State) refuse(offset int64, e *envelope.Envelope, to envelope.Recipient
 	one.To = []envelope.Recipient{to}
 	fx.Bury = append(fx.Bury, Burial{Offset: offset, User: to.User, Record: one.Append(nil), Reason: string(code)})
 	if e.Kind == envelope.KindMessage {
-		s.fail(e.From, wire.Failure{Code: code, Message: "message to " + string(to.User) + " cannot be delivered", Reference: e.Reference}, fx)
+		s.fail(e, wire.Failure{Code: code, Message: "message to " + string(to.User) + " cannot be delivered", Reference: e.Reference}, fx)
 	}
 }
 
-// fail tells a user's open sockets of a failure, wherever they are.
-func (s *State) fail(user ident.UserID, f wire.Failure, fx *Effects) {
+// fail tells the open sockets of a record's sender of a failure, wherever they are.
+func (s *State) fail(e *envelope.Envelope, f wire.Failure, fx *Effects) {
 	fx.Failures = append(fx.Failures, envelope.Envelope{
 		Kind:  envelope.KindFailure,
-		To:    []envelope.Recipient{{User: user}},
+		To:    []envelope.Recipient{{User: e.From}},
+		Home:  e.Origin(),
 		Frame: wire.AppendDeliverFailed(nil, f),
 	})
 }
@@ -341,7 +355,7 @@ func (s *State) fastDeliver(u *user, e *envelope.Envelope, fx *Effects) {
 	if e.Confirm && len(s.fast) < maxFastWaits {
 		s.token++
 		token = s.token
-		s.fast[token] = fastWait{from: e.From, to: u.id, id: e.ID, reference: e.Reference}
+		s.fast[token] = fastWait{from: e.From, to: u.id, id: e.ID, reference: e.Reference, origin: e.Origin()}
 	}
 	it := delivery.Item{Kind: delivery.KindFast, ID: e.ID, Token: token, Urgent: e.Confirm, Frame: e.Frame}
 	for _, t := range u.targets {
@@ -364,11 +378,11 @@ func (s *State) closeAsked(e *envelope.Envelope, fx *Effects) {
 	d := route.DecideClose(e.From, target, s.cfg.Domain, s.network)
 	switch {
 	case d.Verdict == route.Refuse:
-		s.fail(e.From, wire.Failure{Code: d.Code, Message: "connections of " + string(target) + " cannot be closed by " + string(e.From), Reference: e.Reference}, fx)
+		s.fail(e, wire.Failure{Code: d.Code, Message: "connections of " + string(target) + " cannot be closed by " + string(e.From), Reference: e.Reference}, fx)
 		return
 	case d.Verdict == route.Elsewhere:
 		if !s.handFast(e, d.Domain, fx) {
-			s.fail(e.From, wire.Failure{
+			s.fail(e, wire.Failure{
 				Code: wire.CodeNoRoute, Message: "every road to " + d.Domain + ", where " + string(target) + " is at home, is closed now", Retryable: true, Reference: e.Reference,
 			}, fx)
 		}
@@ -384,7 +398,7 @@ func (s *State) closeAsked(e *envelope.Envelope, fx *Effects) {
 		}
 	}
 	if !found {
-		s.fail(e.From, wire.Failure{Code: wire.CodeNotConnected, Message: string(target) + " has no open connection", Reference: e.Reference}, fx)
+		s.fail(e, wire.Failure{Code: wire.CodeNotConnected, Message: string(target) + " has no open connection", Reference: e.Reference}, fx)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/linkerhq/linker/pkg/delivery"
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/mailbox"
+	"github.com/linkerhq/linker/pkg/route"
 	"github.com/linkerhq/linker/processor/internal/custody"
 )
 
@@ -207,7 +208,7 @@ func (d *Driver) produce(p custody.Produce) {
 		// What goes to another domain stays in the lane that has sent it.
 		user := p.Envelope.User()
 		key = string(user)
-		if d.network.HomeOf(user, d.Domain) == d.Domain {
+		if route.Answer(user, p.Envelope.Home, d.Domain, d.network).Verdict == route.Here {
 			lane = user.Lane(d.Lanes)
 		}
 	}

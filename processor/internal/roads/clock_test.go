@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -185,15 +186,16 @@ type timed struct {
 	bus      *bus
 	exchange *exchange
 	network  *described
+	log      *logged
 	stop     func()
 }
 
 func newTimed(t *testing.T, answer func() (*call, error)) *timed {
 	t.Helper()
-	x := &timed{bus: &bus{}, exchange: &exchange{answer: answer, to: map[string]*call{}}, network: &described{}}
+	x := &timed{bus: &bus{}, exchange: &exchange{answer: answer, to: map[string]*call{}}, network: &described{}, log: &logged{}}
 	x.network.set(t, network([]topology.Link{insecure("a", "b"), insecure("b", "c")}, map[string][]string{"b": {"b.example:1"}}))
 	var err error
-	x.Roads, err = roads.New(roads.Config{Domain: "a", Network: x.network, Plane: x.bus, Log: (&logged{}).logger(), Metrics: prometheus.NewRegistry()})
+	x.Roads, err = roads.New(roads.Config{Domain: "a", Network: x.network, Plane: x.bus, Log: x.log.logger(), Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,6 +229,40 @@ func TestTheBackOffGrows(t *testing.T) {
 		}
 		// On average 15 s, so 240 attempts; with a deviation of about 9.
 		if len(asked) < 180 || len(asked) > 320 {
+			t.Errorf("%d attempts in an hour", len(asked))
+		}
+		if lines := strings.Count(x.log.String(), "link not opened"); lines < 10 || lines > 13 {
+			t.Errorf("the same error was logged %d times in an hour", lines)
+		}
+		x.exchange.set(func() (*call, error) { return nil, errors.New("another error") })
+		time.Sleep(time.Minute)
+		if lines := strings.Count(x.log.String(), "another error"); lines != 1 {
+			t.Errorf("another error was logged %d times", lines)
+		}
+	})
+}
+
+func TestWhoTakesConnectionsAndDropsThemIsDialledSeldom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		version := uint64(0)
+		x := newTimed(t, func() (*call, error) {
+			c := newCall()
+			version++
+			b := linkstate.Append(nil, []linkstate.Entry{{Domain: "b", Speaker: 1, Version: version}})
+			go func() {
+				select {
+				case c.in <- link.States{Entries: b}:
+				case <-c.done:
+				}
+				time.Sleep(time.Second)
+				c.stop()
+			}()
+			return c, nil
+		})
+		began := time.Now()
+		time.Sleep(time.Hour)
+		if asked := x.exchange.since(began); len(asked) < 160 || len(asked) > 320 {
 			t.Errorf("%d attempts in an hour", len(asked))
 		}
 	})
@@ -294,6 +330,9 @@ func TestASpeakerRepeatsItselfAndSaysGoodbye(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newTimed(t, nobody)
 		time.Sleep(time.Minute)
+		if l := x.Links()[0]; l.State != "down" || l.LastError != "nobody there" {
+			t.Errorf("before there was a link it is %+v", l)
+		}
 		list := x.bus.of("a")
 		if len(list) < 12 || len(list) > 13 {
 			t.Errorf("%d entries in a minute", len(list))
@@ -307,6 +346,9 @@ func TestASpeakerRepeatsItselfAndSaysGoodbye(t *testing.T) {
 		for len(x.exchange.since(time.Time{})) == before {
 			time.Sleep(time.Millisecond)
 			synctest.Wait()
+		}
+		if l := x.Links()[0]; l.State != "up" || l.LastError != "" || time.Since(l.Since) > 2*time.Millisecond {
+			t.Errorf("the link is %+v", l)
 		}
 		list = x.bus.of("a")
 		if last := list[len(list)-1]; time.Since(last.at) > 2*time.Millisecond || !slices.Equal(last.Up, []string{"b"}) {
@@ -406,6 +448,7 @@ func TestWhatIsHeardNoMoreIsNoRoad(t *testing.T) {
 		var changes atomic.Int64
 		stop := x.Subscribe(func() { changes.Add(1) })
 		defer stop()
+		x.bus.say(linkstate.Entry{Domain: "b", Speaker: 2, Version: 1, Up: []string{"z"}, Age: 4 * time.Second})
 		time.Sleep(linkstate.Life - 4*time.Second - time.Millisecond)
 		synctest.Wait()
 		if x.Table() != table || changes.Load() > 0 {
@@ -442,14 +485,15 @@ func TestANeighbourThatTakesNothingIsLeftAlone(t *testing.T) {
 			t.Fatal("not opened")
 		}
 		for n := range uint64(10) {
+			// From the second round on something is always waited for.
 			x.Send(first, 1, n+1, records("r"))
 			time.Sleep(14 * time.Second)
 			if n < 9 {
-				x.exchange.last().in <- link.Ack{Channel: 1, UpTo: n + 1}
+				x.exchange.last().in <- link.Ack{Channel: 1, UpTo: max(n, 1)}
 			}
 			synctest.Wait()
 		}
-		if !up() || conn() != first || r.handedOver(1) != 9 {
+		if !up() || conn() != first || r.handedOver(1) != 8 {
 			t.Fatalf("the connection has ended, or up to %d was handed over", r.handedOver(1))
 		}
 		time.Sleep(900 * time.Millisecond)

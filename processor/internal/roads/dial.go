@@ -32,6 +32,9 @@ const (
 	// whatever signs of life it shows; it grows to mostBackOff as well.
 	leastHold = 15 * time.Second
 
+	// patience is how long a link may be down before that is worth a warning: neighbours
+	// start and stop.
+	patience = 3 * time.Second
 	// repeatAfter is when an error that stays the same is logged again.
 	repeatAfter = 5 * time.Minute
 )
@@ -85,7 +88,8 @@ type dialler struct {
 	at      time.Time // guarded by mu; when that was
 
 	// Owned by keep.
-	logged   string // the last failure that was logged
+	down     time.Time // since when there is no connection
+	logged   string    // the last failure that was logged
 	loggedAt time.Time
 }
 
@@ -114,6 +118,7 @@ func (d *dialler) lastFailure() (string, time.Time) {
 // keep dials whenever there is no connection, until ctx ends.
 func (r *Roads) keep(ctx context.Context, d *dialler) {
 	var p pace
+	d.down = time.Now()
 	for p.wait(ctx, d.signs) {
 		c, err := r.open(ctx, d)
 		if err != nil {
@@ -125,6 +130,7 @@ func (r *Roads) keep(ctx context.Context, d *dialler) {
 		}
 		began := time.Now()
 		why := r.serve(ctx, d, c)
+		d.down = time.Now()
 		p.served(time.Since(began), why == endStuck, c.delivered())
 		d.forgetSigns()
 	}
@@ -148,12 +154,16 @@ func (r *Roads) open(ctx context.Context, d *dialler) (*conn, error) {
 	return newConn(raw, d), nil
 }
 
-// notOpened counts an attempt in vain. It is logged when the error is another one,
-// and now and then.
+// notOpened counts an attempt in vain. When the link has been down for a moment it is
+// logged, if the error is another one, and now and then.
 func (r *Roads) notOpened(d *dialler, err error) {
 	o := outcomeOf(err)
 	d.neighbour.counts.dials[o].Inc()
 	d.failed(err.Error())
+	if time.Since(d.down) < patience {
+		r.cfg.Log.Debug("link is not open yet", "neighbour", d.neighbour.name, "address", d.address, "outcome", string(o), "error", err)
+		return
+	}
 	same := withoutDigits(err.Error())
 	if same == d.logged && time.Since(d.loggedAt) < repeatAfter {
 		return
@@ -187,7 +197,7 @@ func (r *Roads) serve(ctx context.Context, d *dialler, c *conn) end {
 	n.counts.fastLost.Add(float64(c.raw.Stats().FastLost))
 	r.leave(c)
 	level := slog.LevelWarn
-	if why == endStopped || why == endRemoved {
+	if why == endStopped || why == endRemoved || why == endClosed || why == endWorn {
 		level = slog.LevelInfo
 	}
 	r.cfg.Log.Log(ctx, level, "link has ended", "neighbour", n.name, "address", d.address, "reason", string(why),

@@ -84,8 +84,8 @@ type DirectedState struct {
 }
 
 const (
-	stateUp      = "up"
-	stateDown    = "down"
+	StateUp      = "up"
+	StateDown    = "down"
 	stateUnknown = "unknown"
 )
 
@@ -96,9 +96,9 @@ func stateOf(live map[string]map[string]bool, from, to string) string {
 	case !heard:
 		return stateUnknown
 	case up[to]:
-		return stateUp
+		return StateUp
 	default:
-		return stateDown
+		return StateDown
 	}
 }
 
@@ -114,12 +114,12 @@ func (r *Roads) Links() []LinkState {
 	defer r.mu.Unlock()
 	for name, n := range r.neighbours {
 		s := LinkState{
-			Neighbour: name, Cost: max(n.link.Cost, 1), State: stateDown, PeerState: stateOf(live, name, r.cfg.Domain),
+			Neighbour: name, Cost: max(n.link.Cost, 1), State: StateDown, PeerState: stateOf(live, name, r.cfg.Domain),
 			Since: instant(n.since), Proof: r.proof(n.link).String(), Connections: []ConnState{}, LastError: n.lastErrorLocked(),
 			Records: n.totals.records.Load(), Bytes: n.totals.bytes.Load(), Fast: n.totals.fast.Load(),
 		}
 		if n.open > 0 {
-			s.State = stateUp
+			s.State = StateUp
 		}
 		for _, c := range conns {
 			if c.neighbour == n {

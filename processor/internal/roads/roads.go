@@ -263,6 +263,7 @@ func (r *Roads) reconcileLocked(links context.Context, n *neighbour, l topology.
 	for e, d := range n.diallers {
 		switch {
 		case !slices.Contains(list, e):
+			d.stop(errRemoved)
 			delete(n.diallers, e)
 		case news:
 			d.sign()

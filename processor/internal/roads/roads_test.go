@@ -278,8 +278,8 @@ func TestALinkThatIsRemovedOrChangedIsClosed(t *testing.T) {
 			t.Errorf("a key is in the log:\n%s", log)
 		}
 	}
-	if got := strings.Count(c.log.String(), "link not opened"); got != 1 {
-		t.Errorf("the same error was logged %d times", got)
+	if got := strings.Count(c.log.String(), "link not opened"); got != 0 {
+		t.Errorf("%d warnings about a link that is down for a moment", got)
 	}
 }
 
@@ -453,9 +453,12 @@ func TestStatesForPeople(t *testing.T) {
 		Domain: "a", Version: p.network.Current().Version,
 		Domains: []roads.DomainState{{Name: "b", Heard: true}, {Name: "a", Heard: true}, {Name: "c"}, {Name: "d"}},
 		Links: []roads.DirectedState{
-			{From: "b", To: "a", Cost: 3, State: "down"}, {From: "a", To: "b", Cost: 3, State: "up"},
-			{From: "b", To: "c", Cost: 1, State: "up"}, {From: "c", To: "b", Cost: 1, State: "unknown"},
-			{From: "c", To: "d", Cost: 1, State: "unknown"}, {From: "d", To: "c", Cost: 1, State: "unknown"},
+			{From: "b", To: "a", Cost: 3, State: "down"},
+			{From: "a", To: "b", Cost: 3, State: "up"},
+			{From: "b", To: "c", Cost: 1, State: "up"},
+			{From: "c", To: "b", Cost: 1, State: "unknown"},
+			{From: "c", To: "d", Cost: 1, State: "unknown"},
+			{From: "d", To: "c", Cost: 1, State: "unknown"},
 		},
 	}
 	if !reflect.DeepEqual(state, wantState) {

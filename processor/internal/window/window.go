@@ -51,6 +51,7 @@ type Windows struct {
 type stream struct {
 	live    mailbox.Window
 	settled mailbox.Window
+	over    bool // forgotten in the live view, and in the settled one as soon as that is so far
 }
 
 type idKey struct {
@@ -176,34 +177,70 @@ func (w *Windows) Users() map[ident.UserID]bool {
 // Follow notes that a sender's record for a receiver in another domain, number n of
 // a stream, was read at an offset. If it is the first of its stream, and the sender has
 // written to the receiver in another one within TrailLife, it returns the last
-// number of that.
+// number of that; for a copy of the record the same.
 func (w *Windows) Follow(from, to ident.UserID, streamID, n uint64, offset int64, now time.Time) (lastStream, last uint64) {
-	name := trailName(from, to)
+	name, formerName := trailName(from, to), formerTrailName(from, to)
 	before, known := w.trails[name]
-	if known && before == streamID {
-		if s := w.streams[mailbox.WindowKey{User: name, Stream: before}]; s != nil && n <= s.live.High {
-			return 0, 0 // a copy
+	switch {
+	case known && before == streamID:
+		if n > w.lastOf(name).High {
+			break
+		}
+		if former, is := w.trails[formerName]; n == 1 && is { // a copy
+			return former, w.lastOf(formerName).High
+		}
+		return 0, 0
+	case known:
+		trail := w.lastOf(name)
+		if n == 1 && now.Unix()-trail.Touched <= int64(TrailLife/time.Second) {
+			lastStream, last = before, trail.High
+		}
+		w.endTrail(name, offset)
+		w.endTrail(formerName, offset)
+		if lastStream != 0 {
+			w.trail(formerName, lastStream, last, offset, now)
 		}
 	}
-	if known && before != streamID {
-		key := mailbox.WindowKey{User: name, Stream: before}
-		if s := w.streams[key]; s != nil {
-			if n == 1 && now.Unix()-s.live.Touched <= int64(TrailLife/time.Second) {
-				lastStream, last = before, s.live.High
-			}
-			delete(w.streams, key)
-			w.taken = append(w.taken, taken{offset: offset, key: key, gone: true})
-		}
-	}
+	w.trail(name, streamID, n, offset, now)
+	return lastStream, last
+}
+
+// trail notes number n of a stream as used, under the name of a trail.
+func (w *Windows) trail(name ident.UserID, streamID, n uint64, offset int64, now time.Time) {
 	w.trails[name] = streamID
 	key := mailbox.WindowKey{User: name, Stream: streamID}
 	s := w.stream(key, now)
 	s.live.High = max(s.live.High, n)
 	w.taken = append(w.taken, taken{offset: offset, key: key, n: n, all: true})
-	return lastStream, last
 }
 
+// lastOf is the window of a trail.
+func (w *Windows) lastOf(name ident.UserID) mailbox.Window {
+	if s := w.streams[mailbox.WindowKey{User: name, Stream: w.trails[name]}]; s != nil {
+		return s.live
+	}
+	return mailbox.Window{}
+}
+
+// endTrail forgets a trail, if there is one.
+func (w *Windows) endTrail(name ident.UserID, offset int64) {
+	streamID, known := w.trails[name]
+	if !known {
+		return
+	}
+	key := mailbox.WindowKey{User: name, Stream: streamID}
+	delete(w.trails, name)
+	if s := w.streams[key]; s != nil {
+		s.live, s.over = mailbox.Window{}, true
+	}
+	w.taken = append(w.taken, taken{offset: offset, key: key, gone: true})
+}
+
+// trailName is the name of the trail of what a sender sends to a receiver now,
+// formerTrailName of what it sent in the stream before that.
 func trailName(from, to ident.UserID) ident.UserID { return from + ">" + to }
+
+func formerTrailName(from, to ident.UserID) ident.UserID { return from + ">>" + to }
 
 func isTrail(user ident.UserID) bool { return strings.Contains(string(user), ">") }
 
@@ -214,7 +251,7 @@ func (w *Windows) stream(key mailbox.WindowKey, now time.Time) *stream {
 		s = &stream{}
 		w.streams[key] = s
 	}
-	s.live.Touched = now.Unix()
+	s.live.Touched, s.over = now.Unix(), false
 	return s
 }
 
@@ -290,9 +327,13 @@ func (w *Windows) settle(t *taken, now time.Time) {
 		w.newIDs = append(w.newIDs, mailbox.RememberedID{User: t.key.User, ID: t.id})
 		return
 	case t.gone:
-		if w.streams[t.key] == nil {
-			w.gone = append(w.gone, t.key)
+		if s := w.streams[t.key]; s != nil && s.over {
+			delete(w.streams, t.key)
+		} else if s != nil { // begun anew since
+			s.settled = mailbox.Window{}
 		}
+		delete(w.dirty, t.key)
+		w.gone = append(w.gone, t.key)
 		return
 	}
 	s := w.streams[t.key]
@@ -349,11 +390,11 @@ func (w *Windows) Expire(now time.Time) []mailbox.WindowKey {
 	windows, trails := now.Add(-WindowLife).Unix(), now.Add(-TrailLife).Unix()
 	for key, s := range w.streams {
 		trail := isTrail(key.User)
-		if s.live.Touched >= windows && !trail || s.live.Touched >= trails && trail {
+		if s.over || s.live.Touched >= windows && !trail || s.live.Touched >= trails && trail {
 			continue
 		}
 		delete(w.streams, key)
-		if trail {
+		if trail && w.trails[key.User] == key.Stream {
 			delete(w.trails, key.User)
 		}
 		expired = append(expired, key)

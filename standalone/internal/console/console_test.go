@@ -46,8 +46,12 @@ func TestFilesAreServedWithTheirContentType(t *testing.T) {
 		"/console.js":  "text/javascript; charset=utf-8",
 		"/pane.js":     "text/javascript; charset=utf-8",
 		"/linker.js":   "text/javascript; charset=utf-8",
+		"/network.js":  "text/javascript; charset=utf-8",
+		"/facts.js":    "text/javascript; charset=utf-8",
+		"/layout.js":   "text/javascript; charset=utf-8",
 		"/favicon.svg": "image/svg+xml",
 		"/config.json": "application/json",
+		"/api/network": "application/json",
 	} {
 		t.Run(target, func(t *testing.T) {
 			t.Parallel()
@@ -66,7 +70,7 @@ func TestFilesAreServedWithTheirContentType(t *testing.T) {
 
 func TestEveryAnswerCarriesThePolicy(t *testing.T) {
 	t.Parallel()
-	for _, target := range []string{"/", "/linker.js", "/config.json", "/nothing"} {
+	for _, target := range []string{"/", "/linker.js", "/config.json", "/api/network", "/nothing"} {
 		header := get(t, http.MethodGet, target, nil).Header
 		policy := header.Get("Content-Security-Policy")
 		for _, part := range []string{"default-src 'self'", "connect-src 'self' ws: wss:", "require-trusted-types-for 'script'"} {
@@ -85,12 +89,12 @@ func TestEveryAnswerCarriesThePolicy(t *testing.T) {
 
 func TestOtherPathsAreNotFoundAndOtherMethodsNotAllowed(t *testing.T) {
 	t.Parallel()
-	for _, target := range []string{"/nothing", "/static/linker.js", "/index.html", "/..%2fconsole.go", "/linker.test.mjs"} {
+	for _, target := range []string{"/nothing", "/static/linker.js", "/index.html", "/..%2fconsole.go", "/linker.test.mjs", "/readyz"} {
 		if got := get(t, http.MethodGet, target, nil).StatusCode; got != http.StatusNotFound {
 			t.Errorf("%s: status %d, want 404", target, got)
 		}
 	}
-	for _, target := range []string{"/", "/linker.js", "/config.json"} {
+	for _, target := range []string{"/", "/linker.js", "/config.json", "/api/network"} {
 		response := get(t, http.MethodPost, target, nil)
 		if response.StatusCode != http.StatusMethodNotAllowed {
 			t.Errorf("POST %s: status %d, want 405", target, response.StatusCode)
@@ -192,13 +196,13 @@ func TestATakenPortIsNamed(t *testing.T) {
 	}
 }
 
-func TestLinkerModuleKeepsItsPromises(t *testing.T) {
+func TestTheModulesKeepTheirPromises(t *testing.T) {
 	t.Parallel()
 	node, err := exec.LookPath("node")
 	if err != nil {
-		t.Skip("linker.js is not tested: no node in PATH")
+		t.Skip("linker.js, facts.js and layout.js are not tested: no node in PATH")
 	}
-	output, err := exec.CommandContext(t.Context(), node, "--test", "testdata/linker.test.mjs").CombinedOutput()
+	output, err := exec.CommandContext(t.Context(), node, "--test", "testdata/").CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, output)
 	}

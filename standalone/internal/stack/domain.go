@@ -48,7 +48,7 @@ func (s *Stack) openDomain(name string, n int) (*domain, error) {
 		return nil, err
 	}
 	d := &domain{name: name}
-	if d.processor, err = processor.New(proc, processor.Deps{Log: cfg.Log, Metrics: registry, Ready: s.readiness.starting}); err != nil {
+	if d.processor, err = processor.New(proc, processor.Deps{Log: cfg.Log, Metrics: registry, Ready: s.started}); err != nil {
 		return nil, err
 	}
 	if registry, err = newRegistry(); err != nil {
@@ -62,7 +62,7 @@ func (s *Stack) openDomain(name string, n int) (*domain, error) {
 	}
 	conn.Kafka, conn.NATS, conn.Redis = proc.Kafka, proc.NATS, proc.Redis
 	d.connector, err = connector.New(conn, connector.Deps{
-		Log: cfg.Log.With("service", "connector", "domain", name), Metrics: registry, Ready: s.readiness.starting,
+		Log: cfg.Log.With("service", "connector", "domain", name), Metrics: registry, Ready: s.started,
 	})
 	if err != nil {
 		d.processor.Close()

@@ -23,23 +23,45 @@ func (s *Stack) writeNetwork() error {
 		return nil
 	}
 	s.meta = filepath.Join(s.cfg.Data, "network.yaml")
+	wanted := s.ring(max(s.cfg.Domains, 1))
 	file, err := os.OpenFile(s.meta, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
 	if errors.Is(err, fs.ErrExist) {
-		return nil // the operator's
+		return s.enlargeNetwork(wanted)
 	}
 	if err != nil {
 		return fmt.Errorf("write the description of the network: %w", err)
 	}
+	_, err = file.Write(wanted)
+	return errors.Join(err, file.Close())
+}
+
+// enlargeNetwork replaces a file that an earlier start has written for fewer domains, if
+// more were asked for and nobody has edited it. What waits in the domains that were there
+// goes where it belongs now.
+func (s *Stack) enlargeNetwork(wanted []byte) error {
+	found, err := os.ReadFile(s.meta)
+	if err != nil {
+		return fmt.Errorf("read the description of the network: %w", err)
+	}
+	for n := 1; n < s.cfg.Domains; n++ {
+		if bytes.Equal(found, s.ring(n)) {
+			return replaceFile(s.meta, wanted, 0o640)
+		}
+	}
+	return nil // the operator's
+}
+
+// ring describes a ring of so many domains, with the ports of this run where they are fixed.
+func (s *Stack) ring(domains int) []byte {
 	standard := DefaultPorts()
 	var ports []metaserver.Ports
-	for n := range max(s.cfg.Domains, 1) {
+	for n := range domains {
 		ports = append(ports, metaserver.Ports{
 			Link:      portOr(s.cfg.Ports.Link, standard.Link) + portStep*n,
 			Websocket: portOr(s.cfg.Ports.Websocket, standard.Websocket) + portStep*n,
 		})
 	}
-	_, err = file.Write(metaserver.RingFile(ports))
-	return errors.Join(err, file.Close())
+	return metaserver.RingFile(ports)
 }
 
 // checkNetwork compares the number of domains that the file describes with what can

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/linkerhq/linker/pkg/run"
 )
 
 const (
@@ -23,6 +25,18 @@ type readiness struct {
 	mu      sync.Mutex
 	over    bool  // guarded by mu; never taken back
 	waiting error // guarded by mu; what the start waits for
+}
+
+// started is what the domains' own /readyz say beside what they know of themselves: what
+// the start waits for, and the links that are not up.
+func (s *Stack) started() error {
+	if err := s.readiness.starting(); err != nil {
+		return err
+	}
+	if missing := notUp(s.MissingLinks()); missing != nil {
+		return run.Remark{Text: missing.Error()}
+	}
+	return nil
 }
 
 // starting says what the start waits for; nil: it is over.

@@ -1,5 +1,5 @@
 // Tests of linker.js with a scripted socket and a scripted clock. Run by
-// TestLinkerModuleKeepsItsPromises, or by hand: node --test testdata/
+// TestTheModulesKeepTheirPromises, or by hand: node --test testdata/
 import assert from 'node:assert/strict';
 import {beforeEach, mock, test} from 'node:test';
 

@@ -1,5 +1,5 @@
 // Tests of the geometry of the picture of the network and of what is said about it.
-// Run by TestLinkerModuleKeepsItsPromises, or by hand: node --test testdata/
+// Run by TestTheModulesKeepTheirPromises, or by hand: node --test testdata/
 import assert from 'node:assert/strict';
 import {test} from 'node:test';
 

@@ -1,0 +1,236 @@
+package e2e
+
+import (
+	"fmt"
+	"strconv"
+	"testing"
+	"time"
+)
+
+const (
+	// cutLimit is how long it may take until messages take another way when a link
+	// has ended as both sides can see.
+	cutLimit = 5 * time.Second
+	// silentLimit is the same when nothing arrives any more and nobody is told, and a
+	// little more for what then has to be told on.
+	silentLimit = 15*time.Second + cutLimit
+)
+
+// TestTrafficTakesAnotherWayWhenALinkIsCut cuts a link of a ring in every way that
+// networks have, while messages flow over it in both directions.
+func TestTrafficTakesAnotherWayWhenALinkIsCut(t *testing.T) {
+	t.Parallel()
+	for how, c := range map[string]struct {
+		down  func(*network)
+		limit time.Duration
+		state [2]string // of domain-01's link, as domain-01 and as domain-02 says it
+	}{
+		"cut":                {func(n *network) { n.cut(1, 2) }, cutLimit, [2]string{"down", "down"}},
+		"pulled":             {func(n *network) { n.pull(1, 2) }, silentLimit, [2]string{"down", "down"}},
+		"deaf in one":        {func(n *network) { n.link(1, 2)[0].blackhole(forth) }, silentLimit, [2]string{"down", "up"}},
+		"mute in one":        {func(n *network) { n.link(1, 2)[0].blackhole(back) }, silentLimit, [2]string{"down", "up"}},
+		"swallowed in one":   {func(n *network) { n.link(1, 2)[0].blackhole(bothWays) }, silentLimit, [2]string{"down", "up"}},
+		"cut for one of two": {func(n *network) { n.link(1, 2)[0].cut() }, cutLimit, [2]string{"down", "up"}},
+	} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			n := startNetwork(t, networkSetup{yaml: describeNetwork(4, ringOf(4))})
+			n.settle(t, 4)
+			there, back, other := n.flow(t, 1, 2), n.flow(t, 2, 1), n.flow(t, 3, 4)
+			for _, f := range []*flow{there, back, other} {
+				f.after(t, time.Now(), patience)
+			}
+			began := time.Now()
+			c.down(n)
+			within(t, how+": messages from domain 1 to 2", c.limit, began)
+			first, second := there.after(t, began, 2*c.limit), back.after(t, began, 2*c.limit)
+			t.Logf("%s: messages come %v later, and %v later the other way", how, first, second)
+			if first > 2*c.limit || second > 2*c.limit {
+				t.Errorf("%s: messages came %v and %v later, expected at most %v", how, first, second, c.limit)
+			}
+			patiently(t, "another way", 2*c.limit, func() bool { return n.goes(t, 1, 4, 3, 2) })
+			if got := n.linkTo(t, 1, 2); got.State != c.state[0] || got.PeerState != c.state[1] && got.PeerState != "unknown" {
+				t.Errorf("%s: domain 1 says %+v, want %v", how, got, c.state)
+			}
+			if r := n.route(t, 1, 2); !r.Reachable || r.NextHop != domainName(4) || r.Cost != 3 || r.ConfiguredCost != 1 {
+				t.Errorf("%s: domain 1 routes %+v", how, r)
+			}
+			carried := total(t, n.place(1).Processor, "linker_link_records_total", neighbour(4))
+			there.after(t, time.Now(), patience)
+			if now := total(t, n.place(1).Processor, "linker_link_records_total", neighbour(4)); now <= carried {
+				t.Errorf("%s: the link with domain 4 carries nothing", how)
+			}
+			checkFast(t, n, 1, 2)
+			n.heal(1, 2)
+			patiently(t, "the way back", backOff, func() bool { return n.goes(t, 1, 2) && n.goes(t, 2, 1) })
+			healed := time.Now()
+			there.after(t, healed, patience)
+			back.after(t, healed, patience)
+			carried = total(t, n.place(1).Processor, "linker_link_records_total", neighbour(2))
+			there.after(t, time.Now(), patience)
+			if now := total(t, n.place(1).Processor, "linker_link_records_total", neighbour(2)); now <= carried {
+				t.Errorf("%s: the link with domain 2 carries nothing after it was healed", how)
+			}
+			for _, f := range []*flow{there, back, other} {
+				f.finish(t)
+			}
+		})
+	}
+}
+
+// checkFast shows that FAST messages find the way between two domains, with
+// confirmation.
+func checkFast(t *testing.T, n *network, from, to int) {
+	t.Helper()
+	sender, receiver := n.login(t, from, userIn(from)), n.login(t, to, userIn(to))
+	sender.sayFast(receiver.user, "fast", "r")
+	receiver.expectMessage(sender.user, "fast")
+	sender.expectConfirmation("r")
+}
+
+// waiting is how many records wait in all domains for the road to one of them.
+func (n *network) waiting(t *testing.T, to int) int {
+	t.Helper()
+	sum := 0.0
+	for _, p := range n.Places() {
+		sum += total(t, p.Processor, "linker_lane_road_waiting_records", destination(to))
+	}
+	return int(sum)
+}
+
+func TestMessagesWaitForTheOnlyRoadWhileOthersGoOn(t *testing.T) {
+	t.Parallel()
+	const count = 60
+	n := startNetwork(t, networkSetup{yaml: describeNetwork(3, lineOf(3))})
+	n.settle(t, 3)
+	others := []*flow{n.flow(t, 1, 2), n.flow(t, 2, 1), n.flow(t, 3, 3)}
+	sender, receiver := n.login(t, 1, userIn(1), "accept"), n.login(t, 3, userIn(3), "push")
+	boss := n.login(t, 1, masterOf("ANZ"), "push") // takes the presence that is not counted here
+	began := time.Now()
+	for _, f := range others {
+		f.after(t, began.Add(time.Second), patience) // long enough for a median
+	}
+	n.cut(2, 3)
+	patiently(t, "no road", patience, func() bool { return !n.route(t, 1, 3).Reachable && !n.route(t, 2, 3).Reachable })
+	closed := time.Now()
+	for i := range count {
+		sender.say(receiver.user, strconv.Itoa(i), strconv.Itoa(i))
+		sender.expect("MESSAGE_ACCEPTED")
+	}
+	patiently(t, "visible what waits", patience, func() bool { return n.waiting(t, 3) == count })
+	sender.sayFast(receiver.user, "dropped", "f")
+	if f := sender.expectFailure("DELIVER_FAILED", "NO_ROUTE", "f"); !*f.Data.Retryable {
+		t.Errorf("got %v: it makes sense to try again later", f)
+	}
+	for _, f := range others {
+		f.after(t, closed.Add(time.Second), patience)
+	}
+	opened := time.Now()
+	n.heal(2, 3)
+	for i := range count {
+		if f := receiver.expectMessage(sender.user, strconv.Itoa(i)); f.Late {
+			t.Errorf("%v is late, although it has waited with all others", f)
+		}
+	}
+	t.Logf("everything followed %v after the road was open", time.Since(opened).Round(time.Millisecond))
+	confirmed := map[string]int{}
+	for range count {
+		confirmed[sender.expect("MESSAGE_CONFIRMATION").Data.Reference]++
+	}
+	if len(confirmed) != count {
+		t.Errorf("%d of %d were confirmed", len(confirmed), count)
+	}
+	patiently(t, "nothing waiting", patience, func() bool { return n.waiting(t, 3) == 0 })
+	receiver.works()
+	sender.works()
+	boss.cut()
+	for _, f := range others {
+		list := f.finish(t)
+		before, during := median(list, began, closed), median(list, closed, opened)
+		t.Logf("%s: %v before the road was closed, %v while it was", f.name, before, during)
+		if during > 3*before+100*time.Millisecond {
+			t.Errorf("%s: messages took %v while the road to domain 3 was closed, and %v before", f.name, during, before)
+		}
+	}
+}
+
+// TestWhatWasStuckForLongerThanTheHoldComesLate lets messages get stuck in a domain
+// that is cut off, while newer ones of their sender take another road. It takes as
+// long as those wait for them.
+func TestWhatWasStuckForLongerThanTheHoldComesLate(t *testing.T) {
+	t.Parallel()
+	const hold = 30 * time.Second
+	n := startNetwork(t, networkSetup{yaml: describeNetwork(4, []edge{{1, 2, ""}, {2, 3, ""}, {3, 4, ", cost: 2"}, {4, 1, ", cost: 2"}})})
+	n.settle(t, 4)
+	sender, receiver := n.login(t, 1, userIn(1), "accept"), n.login(t, 3, userIn(3), "push")
+	patient := userIn(3) // who is away, and fetches at the end
+	other := n.flow(t, 4, 3)
+	last := 0
+	say := func(count int) {
+		t.Helper()
+		for range count {
+			for _, to := range []string{receiver.user, patient} {
+				sender.say(to, strconv.Itoa(last), "")
+				sender.expect("MESSAGE_ACCEPTED")
+			}
+			last++
+		}
+	}
+	come := func(first, end int, late bool) {
+		t.Helper()
+		for i := first; i < end; i++ {
+			if f, err := receiver.receive(hold + patience); err != nil || f.Data.Content != strconv.Itoa(i) || f.Late != late {
+				t.Fatalf("got %v, %v, want number %d, late %t", f, err, i, late)
+			}
+		}
+	}
+	say(10)
+	come(0, 10, false)
+	n.pull(2, 3) // domain-02 does not know yet, and takes what it cannot hand on
+	taken := func() float64 { return total(t, n.place(2).Connector, "linker_linkport_records_total", neighbour(1)) }
+	before := taken()
+	say(10)
+	patiently(t, "taken by domain 2", patience, func() bool { return taken() >= before+20 })
+	patiently(t, "acknowledged by domain 2", patience, func() bool {
+		return total(t, n.place(1).Processor, "linker_link_unacknowledged", neighbour(2)) == 0
+	})
+	n.cut(1, 2)
+	patiently(t, "another road", patience, func() bool { return n.goes(t, 1, 4, 3) })
+	began := time.Now()
+	say(10)
+	come(20, 30, false)
+	held := time.Since(began)
+	t.Logf("newer messages waited %v for those before them", held.Round(time.Millisecond))
+	if held < hold-time.Second {
+		t.Errorf("newer messages came after %v, want %v", held, hold)
+	}
+	say(1)
+	come(30, 31, false)
+	n.heal(1, 2)
+	n.heal(2, 3)
+	come(10, 20, true)
+	say(1)
+	come(31, 32, false)
+	receiver.works()
+	c := n.login(t, 3, patient)
+	got := c.fetchUntil(func(got []*frame) bool { return len(got) >= last })
+	var order []string
+	for _, f := range got {
+		mark := ""
+		if f.Late {
+			mark = "L"
+		}
+		order = append(order, f.Data.Content+mark)
+	}
+	var want []string
+	for i := range last {
+		want = append(want, strconv.Itoa(i))
+	}
+	if len(order) != len(want) {
+		t.Errorf("who was away got %v, want each of %v once", order, want)
+	}
+	if late := total(t, n.place(3).Processor, "linker_lane_late_total"); late != 20 {
+		t.Errorf("%v late messages are counted, want 20; who was away got %v", late, fmt.Sprint(order))
+	}
+	other.finish(t)
+}

@@ -476,28 +476,29 @@ func settingOf(services map[string]types.ServiceConfig, key string) string {
 
 func TestConsoleAsksTheProcessorsOfAllDomains(t *testing.T) {
 	t.Parallel()
-	d := fourDomains()
-	const own = "a-token-of-somebodys-own"
-	services := d.ours(t, d.project(t, "LINKER_HTTP_TOKEN="+own))
-	console := services["console"].Environment
-	var want []string
-	for name, s := range services {
-		if s.Build.Target != "processor" {
-			continue
+	each(t, func(t *testing.T, d deployment) {
+		const own = "a-token-of-somebodys-own"
+		services := d.ours(t, d.project(t, "LINKER_HTTP_TOKEN="+own))
+		console := services["console"].Environment
+		var want []string
+		for name, s := range services {
+			if s.Build.Target != "processor" {
+				continue
+			}
+			want = append(want, *s.Environment["LINKER_DOMAIN"]+"=http://"+name+":8081")
+			if token := s.Environment["LINKER_HTTP_TOKEN"]; token == nil || *token != own {
+				t.Errorf("%s does not take the token of the environment", name)
+			}
 		}
-		want = append(want, *s.Environment["LINKER_DOMAIN"]+"=http://"+name+":8081")
-		if token := s.Environment["LINKER_HTTP_TOKEN"]; token == nil || *token != own {
-			t.Errorf("%s does not take the token of the environment", name)
+		slices.Sort(want)
+		asked := console["LINKER_PROCESSOR_URL"]
+		if asked == nil || *asked != strings.Join(want, ",") {
+			t.Errorf("the console does not ask %v", want)
 		}
-	}
-	slices.Sort(want)
-	asked := console["LINKER_PROCESSOR_URL"]
-	if asked == nil || *asked != strings.Join(want, ",") {
-		t.Errorf("the console does not ask %v", want)
-	}
-	if token := console["LINKER_PROCESSOR_TOKEN"]; token == nil || *token != own {
-		t.Error("the console shows another token than the processors want")
-	}
+		if token := console["LINKER_PROCESSOR_TOKEN"]; token == nil || *token != own {
+			t.Error("the console shows another token than the processors want")
+		}
+	})
 }
 
 func TestDomainsOfOneHostShareNothingThatProvesWhoTheyAre(t *testing.T) {

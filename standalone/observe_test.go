@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"log/slog"
 	"maps"
 	"regexp"
@@ -189,7 +188,7 @@ func TestDashboardIsOneThatGrafanaCanDraw(t *testing.T) {
 			letters[target.RefID] = true
 		}
 	}
-	if want := []string{"Traffic", "Custody", "Lanes", "Presence", "Brokers", "Process"}; !slices.Equal(rows, want) {
+	if want := []string{"Traffic", "Custody", "Lanes", "Links", "Presence", "Brokers", "Process"}; !slices.Equal(rows, want) {
 		t.Errorf("rows are %v, want %v", rows, want)
 	}
 }
@@ -306,11 +305,12 @@ func selectors(t *testing.T, e expression) []*parser.VectorSelector {
 	return list
 }
 
-// exportedSeries runs a domain and returns the labels of every series of every
-// metric of its services. A metric without series so far has an empty list.
+// exportedSeries runs two linked domains and returns the labels of every series of
+// every metric of the first one's services. A metric without series so far has an
+// empty list.
 func exportedSeries(t *testing.T) map[string][]map[string]string {
 	t.Helper()
-	s, err := stack.New(stack.Config{Data: t.TempDir(), Host: "127.0.0.1", Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	s, err := stack.New(stack.Config{Data: t.TempDir(), Domains: 2, Host: "127.0.0.1", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -332,7 +332,7 @@ func exportedSeries(t *testing.T) map[string][]map[string]string {
 	deadline := time.After(20 * time.Second)
 	for {
 		text := get(t, s.ConnectorURL()+"/metrics") + get(t, s.ProcessorURL()+"/metrics") + get(t, s.MetaURL()+"/metrics")
-		if strings.Contains(text, "\nlinker_lane_lag_records{") {
+		if strings.Contains(text, "\nlinker_lane_lag_records{") && strings.Contains(text, "\nlinker_lane_road_waiting_records{") {
 			return series(text)
 		}
 		select {

@@ -8,7 +8,7 @@ import (
 )
 
 // StreamWindow is what was taken of a stream to a user: all numbers up to High but
-// the Missing, which ascend.
+// the Missing, which ascend; High itself may be one of them.
 type StreamWindow struct {
 	Stream  uint64
 	High    uint64
@@ -61,8 +61,8 @@ func DecodeWindows(b []byte) (Windows, error) {
 		}
 		for j := range s.Missing {
 			s.Missing[j] = r.Uvarint()
-			if s.Missing[j] <= before || s.Missing[j] >= s.High {
-				return Windows{}, fmt.Errorf("windows: missing numbers are not in order below %d", s.High)
+			if s.Missing[j] <= before || s.Missing[j] > s.High {
+				return Windows{}, fmt.Errorf("windows: missing numbers are not in order up to %d", s.High)
 			}
 			before = s.Missing[j]
 		}

@@ -44,6 +44,7 @@ type arrival struct {
 	id         string
 	connection int // of the receiver, from 1
 	at         time.Time
+	late       bool // marked so: newer ones may have come before it
 }
 
 // visit is one connection of a receiver.
@@ -53,6 +54,7 @@ type visit struct{ asked, answered time.Time } // its login
 // concurrent use.
 type ledger struct {
 	pushed map[string]bool // receivers who get everything in one order; static
+	far    bool            // there are several domains; static
 
 	mu       sync.Mutex
 	entries  map[numbered]*entry
@@ -166,7 +168,7 @@ func (l *ledger) arrive(receiver string, connection int, f *frame) {
 		if e.arrived.IsZero() {
 			e.arrived = now
 		}
-		l.arrivals[receiver] = append(l.arrivals[receiver], arrival{m, f.ID, connection, now})
+		l.arrivals[receiver] = append(l.arrivals[receiver], arrival{m, f.ID, connection, now, f.Late})
 	}
 }
 

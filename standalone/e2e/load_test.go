@@ -35,10 +35,12 @@ type kind struct {
 	patient  bool // never gives a connection up
 }
 
-// load is steady traffic through a cluster, and everybody who takes part in it.
+// load is steady traffic, and everybody who takes part in it.
 type load struct {
 	t       *testing.T
-	cluster *cluster
+	places  func() []string // where clients can connect now
+	ctx     context.Context // ends the receiving …
+	sendCtx context.Context // … and the sending
 	ledger  *ledger
 	senders []*sender
 	steady  []string // receivers who stay connected as long as they can
@@ -57,16 +59,51 @@ func loadNetwork() string {
 		"  - {appName: " + loadApp + ", appId: " + appID(loadApp) + ", masterUserId: " + masterOf(loadApp) + "}\n"
 }
 
-func startLoad(t *testing.T, c *cluster) *load {
+// newLoad is a load in which nobody takes part yet.
+func newLoad(t *testing.T, places func() []string) *load {
 	t.Helper()
-	l := &load{t: t, cluster: c, ledger: newLedger()}
-	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	sendCtx, stopSending := context.WithCancel(ctx)
-	l.stop, l.stopSending = stop, stopSending
+	l := &load{t: t, places: places, ledger: newLedger()}
+	l.ctx, l.stop = context.WithCancel(context.WithoutCancel(t.Context()))
+	l.sendCtx, l.stopSending = context.WithCancel(l.ctx)
 	t.Cleanup(func() {
-		stop()
+		l.stop()
 		l.sending.Wait()
 		l.running.Wait()
+	})
+	return l
+}
+
+// receive lets a user take part that belongs to one of the places.
+func (l *load) receive(user string, k kind, place int) {
+	l.ledger.pushed[user] = slices.Contains(k.features, "push")
+	if !k.restless && !k.seldom {
+		l.steady = append(l.steady, user)
+	}
+	r := &receiver{load: l, kind: k, user: user, place: place}
+	l.running.Go(func() { r.run(l.ctx) })
+}
+
+// watch lets a master take part, who only hears of others.
+func (l *load) watch(master string, place int) {
+	r := &receiver{load: l, kind: kind{features: []string{"push"}}, user: master, place: place}
+	l.running.Go(func() { r.run(l.ctx) })
+}
+
+// send lets a user write to all the receivers in turn.
+func (l *load) send(user string, receivers []string, insists bool, place int) {
+	s := &sender{load: l, user: user, place: place, receivers: receivers, insists: insists}
+	l.senders = append(l.senders, s)
+	l.sending.Go(func() { s.run(l.ctx, l.sendCtx) })
+}
+
+func startLoad(t *testing.T, c *cluster) *load {
+	t.Helper()
+	l := newLoad(t, func() []string {
+		var urls []string
+		for _, m := range c.running("connector") {
+			urls = append(urls, m.websocket())
+		}
+		return urls
 	})
 	var receivers []string
 	for i, k := range []kind{
@@ -83,20 +120,13 @@ func startLoad(t *testing.T, c *cluster) *load {
 		{features: []string{"push"}, seldom: true},
 		{features: []string{"push", "ack"}},
 	} {
-		r := &receiver{load: l, kind: k, user: fmt.Sprintf("%s-%d", loadApp, 200+i), place: i / 2}
-		receivers = append(receivers, r.user)
-		l.ledger.pushed[r.user] = slices.Contains(k.features, "push")
-		if !k.restless && !k.seldom {
-			l.steady = append(l.steady, r.user)
-		}
-		l.running.Go(func() { r.run(ctx) })
+		user := fmt.Sprintf("%s-%d", loadApp, 200+i)
+		receivers = append(receivers, user)
+		l.receive(user, k, i/2)
 	}
-	m := &receiver{load: l, kind: kind{features: []string{"push"}}, user: masterOf(loadApp)}
-	l.running.Go(func() { m.run(ctx) })
+	l.watch(masterOf(loadApp), 0)
 	for i := range loadSenders {
-		s := &sender{load: l, user: fmt.Sprintf("%s-%d", loadApp, 100+i), place: i / 2, receivers: receivers, insists: i%2 == 0}
-		l.senders = append(l.senders, s)
-		l.sending.Go(func() { s.run(ctx, sendCtx) })
+		l.send(fmt.Sprintf("%s-%d", loadApp, 100+i), receivers, i%2 == 0, i/2)
 	}
 	return l
 }
@@ -106,11 +136,11 @@ func startLoad(t *testing.T, c *cluster) *load {
 func (l *load) join(ctx context.Context, place int, user string, features []string) (*client, visit, error) {
 	for ; ; place++ {
 		asked := time.Now()
-		list := l.cluster.running("connector")
+		list := l.places()
 		err := errors.New("no connector runs")
 		if len(list) > 0 {
 			var c *client
-			if c, err = open(ctx, l.t, list[place%len(list)].websocket(), loginLimit); err == nil {
+			if c, err = open(ctx, l.t, list[place%len(list)], loginLimit); err == nil {
 				if err = c.authenticate(user, loginLimit, features...); err == nil {
 					return c, visit{asked, time.Now()}, nil
 				}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -105,7 +106,7 @@ func TestMessagesWaitForTheOnlyRoadWhileOthersGoOn(t *testing.T) {
 	n.settle(t, 3)
 	others := []*flow{n.flow(t, 1, 2), n.flow(t, 2, 1), n.flow(t, 3, 3)}
 	sender, receiver := n.login(t, 1, userIn(1), "accept"), n.login(t, 3, userIn(3), "push")
-	boss := n.login(t, 1, masterOf("ANZ"), "push") // takes the presence that is not counted here
+	boss := n.login(t, 1, masterOf("ANZ"))
 	began := time.Now()
 	for _, f := range others {
 		f.after(t, began.Add(time.Second), patience) // long enough for a median
@@ -118,9 +119,17 @@ func TestMessagesWaitForTheOnlyRoadWhileOthersGoOn(t *testing.T) {
 		sender.expect("MESSAGE_ACCEPTED")
 	}
 	patiently(t, "visible what waits", patience, func() bool { return n.waiting(t, 3) == count })
-	sender.sayFast(receiver.user, "dropped", "f")
-	if f := sender.expectFailure("DELIVER_FAILED", "NO_ROUTE", "f"); !*f.Data.Retryable {
-		t.Errorf("got %v: it makes sense to try again later", f)
+	sender.sayFast(receiver.user, "dropped", "")
+	patiently(t, "a FAST message dropped", patience, func() bool {
+		return total(t, n.place(1).Processor, "linker_lane_fast_dropped_total", `reason="no_road"`) == 1
+	})
+	boss.send("%s", closing(receiver.user, "r")) // a command does not wait for a road
+	f := boss.next()
+	for strings.HasPrefix(f.Type, "USER_") {
+		f = boss.next()
+	}
+	if f.Type != "DELIVER_FAILED" || f.Data.Code != "NO_ROUTE" || f.reference() != "r" || !*f.Data.Retryable {
+		t.Errorf("the master got %v, want NO_ROUTE", f)
 	}
 	for _, f := range others {
 		f.after(t, closed.Add(time.Second), patience)
@@ -128,7 +137,7 @@ func TestMessagesWaitForTheOnlyRoadWhileOthersGoOn(t *testing.T) {
 	opened := time.Now()
 	n.heal(2, 3)
 	for i := range count {
-		if f := receiver.expectMessage(sender.user, strconv.Itoa(i)); f.Late {
+		if f = receiver.expectMessage(sender.user, strconv.Itoa(i)); f.Late {
 			t.Errorf("%v is late, although it has waited with all others", f)
 		}
 	}

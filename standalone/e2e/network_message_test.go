@@ -296,6 +296,14 @@ func presenceKeptElsewhere(t *testing.T, n *network) {
 	const rounds = 5
 	app := ringApp(4)
 	users := []string{ofApp(app, 1, 1), ofApp(app, 2, 1), ofApp(app, 3, 1), ofApp(app, 4, 1)}
+	// Nobody is announced as gone before the start is over in the user's lane.
+	witness := n.login(t, 3, ofApp(app, 3, masterNumber))
+	for i, user := range users {
+		n.login(t, i+1, user).leave()
+		witness.expectPresence("USER_CONNECTED", user)
+		witness.expectPresence("USER_DISCONNECTED", user)
+	}
+	witness.leave()
 	for range rounds {
 		for i, user := range users {
 			n.login(t, i+1, user).leave()

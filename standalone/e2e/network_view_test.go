@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -54,12 +55,18 @@ func (n *network) linkTo(t *testing.T, from, to int) linkView {
 	return linkView{}
 }
 
-// route is what one domain tells of the way to another.
-func (n *network) route(t *testing.T, from, to int) routeView {
+// routes is what one domain tells of the ways to all others.
+func (n *network) routes(t *testing.T, from int) []routeView {
 	t.Helper()
 	var routes []routeView
 	n.ask(t, from, "/v1/routes", &routes)
-	for _, r := range routes {
+	return routes
+}
+
+// route is what one domain tells of the way to another.
+func (n *network) route(t *testing.T, from, to int) routeView {
+	t.Helper()
+	for _, r := range n.routes(t, from) {
 		if r.Domain == domainName(to) {
 			return r
 		}
@@ -82,8 +89,7 @@ func (n *network) settle(t *testing.T, domains int) {
 	t.Helper()
 	patiently(t, "every domain routes as the file says", backOff, func() bool {
 		for number := 1; number <= domains; number++ {
-			var routes []routeView
-			n.ask(t, number, "/v1/routes", &routes)
+			routes := n.routes(t, number)
 			if len(routes) != domains-1 {
 				return false
 			}
@@ -97,13 +103,22 @@ func (n *network) settle(t *testing.T, domains int) {
 	})
 }
 
-// total adds up the samples of a metric that have all these labels.
-func total(t *testing.T, url, name string, labels ...string) float64 {
+// figures are the metrics of a service.
+type figures string
+
+// figuresOf gets the metrics of a service.
+func figuresOf(t *testing.T, url string) figures {
 	t.Helper()
 	_, text := get(t, url+"/metrics")
+	return figures(text)
+}
+
+// total adds up the samples of a metric that have all these labels.
+func (f figures) total(t *testing.T, name string, labels ...string) float64 {
+	t.Helper()
 	sum := 0.0
 lines:
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(string(f)) {
 		sample, number, _ := strings.Cut(strings.TrimSpace(line), " ")
 		found, rest, _ := strings.Cut(sample, "{")
 		if found != name {
@@ -123,48 +138,55 @@ lines:
 	return sum
 }
 
+// total is that of a service now.
+func total(t *testing.T, url, name string, labels ...string) float64 {
+	t.Helper()
+	return figuresOf(t, url).total(t, name, labels...)
+}
+
 // neighbour is the label of a neighbour.
 func neighbour(number int) string { return fmt.Sprintf("neighbour=%q", domainName(number)) }
 
 // destination is the label of a domain for which something waits.
 func destination(number int) string { return fmt.Sprintf("destination=%q", domainName(number)) }
 
-// carried is how many records each direction of each link has carried.
-func (n *network) carried(t *testing.T, edges []edge) map[[2]int]int {
-	t.Helper()
-	counts := map[[2]int]int{}
-	for _, e := range edges {
-		counts[[2]int{e.a, e.b}] = int(total(t, n.place(e.a).Processor, "linker_link_records_total", neighbour(e.b)))
-		counts[[2]int{e.b, e.a}] = int(total(t, n.place(e.b).Processor, "linker_link_records_total", neighbour(e.a)))
-	}
-	return counts
-}
-
-// rest waits until the links carry nothing any more.
+// rest waits until the links carry nothing any more, and returns how many records
+// each direction of each link has carried.
 func (n *network) rest(t *testing.T, edges []edge) map[[2]int]int {
 	t.Helper()
-	const quiet = 5 // looks in which nothing has changed
-	last := n.carried(t, edges)
+	const quiet = 3 // looks in which nothing has changed
+	var last map[[2]int]int
 	same := 0
 	patiently(t, "the links at rest", patience, func() bool {
-		now := n.carried(t, edges)
-		waiting := 0.0
-		for _, e := range edges {
-			for _, number := range []int{e.a, e.b} {
-				waiting += total(t, n.place(number).Processor, "linker_link_unacknowledged")
-				waiting += total(t, n.place(number).Processor, "linker_lane_unsettled_records")
-			}
-		}
+		now, busy := n.carried(t, edges)
 		same++
-		for way, count := range now {
-			if count != last[way] || waiting > 0 {
-				same = 0
-			}
+		if busy || !maps.Equal(now, last) {
+			same = 0
 		}
 		last = now
 		return same >= quiet
 	})
 	return last
+}
+
+// carried is how many records each direction of each link has carried, and whether
+// something is under way.
+func (n *network) carried(t *testing.T, edges []edge) (counts map[[2]int]int, busy bool) {
+	t.Helper()
+	counts = map[[2]int]int{}
+	for i, p := range n.Places() {
+		f := figuresOf(t, p.Processor)
+		for _, e := range edges {
+			switch i + 1 {
+			case e.a:
+				counts[[2]int{e.a, e.b}] = int(f.total(t, "linker_link_records_total", neighbour(e.b)))
+			case e.b:
+				counts[[2]int{e.b, e.a}] = int(f.total(t, "linker_link_records_total", neighbour(e.a)))
+			}
+		}
+		busy = busy || f.total(t, "linker_link_unacknowledged") > 0 || f.total(t, "linker_lane_unsettled_records") > 0
+	}
+	return counts, busy
 }
 
 // moreThan returns what has been carried since then, by direction.

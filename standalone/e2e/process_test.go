@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,24 +38,26 @@ var freePorts = []string{
 
 // process is the real program, run as an operator runs it.
 type process struct {
-	cmd    *exec.Cmd
-	urls   map[string]string // by what is printed before them
-	stderr *bytes.Buffer     // to be read when it has ended
-	ready  chan struct{}     // closed when it says so; then urls can be read
-	ended  chan struct{}     // closed when it has; then err can be read
-	err    error
+	cmd       *exec.Cmd
+	urls      map[string]string // by what is printed before them
+	stderr    *bytes.Buffer     // to be read when it has ended
+	listening chan struct{}     // closed when it has said where; then urls can be read
+	ready     chan struct{}     // closed when it says so
+	ended     chan struct{}     // closed when it has; then err can be read
+	err       error
 }
 
 // begin starts the program with free ports on a data directory.
-func begin(t *testing.T, data string) *process {
+func begin(t *testing.T, data string, more ...string) *process {
 	t.Helper()
 	path, err := buildBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &process{
-		cmd:  exec.Command(path, append([]string{"--data", data}, freePorts...)...),
-		urls: map[string]string{}, stderr: new(bytes.Buffer), ready: make(chan struct{}), ended: make(chan struct{}),
+		cmd:  exec.Command(path, slices.Concat([]string{"--data", data}, freePorts, more)...),
+		urls: map[string]string{}, stderr: new(bytes.Buffer),
+		listening: make(chan struct{}), ready: make(chan struct{}), ended: make(chan struct{}),
 	}
 	p.cmd.Stderr = p.stderr
 	stdout, err := p.cmd.StdoutPipe()
@@ -76,6 +79,8 @@ func (p *process) listen(stdout io.Reader) {
 		fields := strings.Fields(lines.Text())
 		switch last := len(fields) - 1; {
 		case last < 0:
+		case fields[0] == "network": // the last of what it says at the start
+			close(p.listening)
 		case fields[0] == "ready":
 			close(p.ready)
 		case strings.Contains(fields[last], "://"):

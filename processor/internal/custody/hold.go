@@ -36,12 +36,16 @@ const (
 // anything; so it is about what came over links, and about users who have just moved
 // here. A duplicate may go: it is recognised then.
 func (s *State) turn(pos envelope.Position, e *envelope.Envelope, to envelope.Recipient) turn {
-	if e.Stream == 0 || e.Moved {
+	if e.Stream == 0 {
 		return itMayGo
 	}
 	seen := s.windows.Look(to.User, e.Stream, to.N)
 	switch {
 	case seen == window.Taken:
+		return itMayGo
+	case e.Moved && seen == window.Missing:
+		return itIsLate
+	case e.Moved:
 		return itMayGo
 	case e.Released && seen == window.Missing:
 		return itIsLate

@@ -27,6 +27,7 @@ type moving struct {
 	more    bool                  // there are rows behind the cursor
 	left    map[mailbox.Key]int   // bytes of those that are on their way
 	changed bool                  // the network has changed in this owner's time
+	version uint64                // to this one
 	told    map[ident.UserID]bool // whose windows were sent
 }
 
@@ -122,14 +123,17 @@ func (s *State) moveRows(e *RowsRead, fx *Effects) {
 		if err != nil || isRoad(m.current) && s.stays(&env, roadDomain(m.current)) {
 			continue
 		}
-		env.Moved = env.Moved || !isRoad(m.current)
 		key := mailbox.Key{To: row.To, Pos: row.Pos, ID: row.ID}
+		token := Token{Stands: key}
+		if !isRoad(m.current) { // its row is looked at when the record is read
+			env.Moved, env.Released, token = true, true, Token{}
+		}
 		if m.left == nil {
 			m.left = map[mailbox.Key]int{}
 		}
 		m.left[key] = len(row.Record)
 		s.metrics.moved.Inc()
-		fx.Produce = append(fx.Produce, Produce{Envelope: env, Token: Token{Stands: key}})
+		fx.Produce = append(fx.Produce, Produce{Envelope: env, Token: token})
 	}
 	s.move(fx)
 }
@@ -147,6 +151,27 @@ func (s *State) stays(e *envelope.Envelope, domain string) bool {
 		d := s.decide(e, to.User)
 		return d.Verdict != route.Elsewhere || d.Domain != domain
 	})
+}
+
+// leaves is asked when a record is read that this lane has made of a user's row. It says
+// whether the record is the one to go on with: where the user has come back meanwhile, its
+// row stays instead.
+func (s *State) leaves(offset int64, e *envelope.Envelope, to envelope.Recipient, d route.Decision, fx *Effects) bool {
+	for key := range s.moving.left {
+		if key.To != string(to.User) || key.ID != e.ID {
+			continue
+		}
+		if d.Verdict != route.Elsewhere {
+			delete(s.moving.left, key)
+			return false
+		}
+		s.movedAway(key, fx)
+		return true
+	}
+	if e.Stream != 0 { // an earlier owner has made it, and has perhaps deleted the row
+		s.windows.PutBack(to.User, e.Stream, to.N, offset)
+	}
+	return true
 }
 
 // movedAway notes that the log has what a row held.
@@ -170,8 +195,9 @@ func (s *State) moveWithoutRows(fx *Effects) {
 	}
 }
 
-// sendWindows writes records of a user's windows into the lane, for its new home. All that
-// they count as taken has been moved, or has reached the user.
+// sendWindows writes records of a user's windows into the lane, for its new home. What they
+// hold is looked up again when they are read: behind the rows that are on their way, which
+// count as missing then. All that they count as taken has reached the user.
 func (s *State) sendWindows(user ident.UserID, fx *Effects) {
 	if s.moving.told[user] {
 		return
@@ -189,13 +215,28 @@ func (s *State) sendWindows(user ident.UserID, fx *Effects) {
 			w.Streams = append(w.Streams, envelope.StreamWindow{Stream: stream, High: windows[stream].High, Missing: windows[stream].Missing})
 		}
 		fx.Produce = append(fx.Produce, Produce{Envelope: envelope.Envelope{
-			Kind: envelope.KindWindows, From: user, To: []envelope.Recipient{{User: user}}, CreatedAt: s.now.UnixMilli(), Moved: true, Frame: w.Append(nil),
+			Kind: envelope.KindWindows, From: user, To: []envelope.Recipient{{User: user}}, CreatedAt: s.now.UnixMilli(),
+			Moved: true, Network: s.network.Version, Frame: w.Append(nil),
 		}})
 		streams = streams[n:]
 		if len(streams) == 0 {
 			return
 		}
 	}
+}
+
+// present encodes the windows that a record names as they are now.
+func (s *State) present(e *envelope.Envelope) []byte {
+	w, err := envelope.DecodeWindows(e.Frame)
+	if err != nil {
+		return e.Frame // the new home counts it
+	}
+	windows := s.windows.Of(e.User())
+	for i := range w.Streams {
+		win := windows[w.Streams[i].Stream]
+		w.Streams[i].High, w.Streams[i].Missing = win.High, win.Missing
+	}
+	return w.Append(nil)
 }
 
 // windowsArrived takes over what the former home of a user knows of its streams.
@@ -205,8 +246,12 @@ func (s *State) windowsArrived(offset int64, e *envelope.Envelope, user ident.Us
 	s.recheck(user, fx)
 }
 
-// mergeWindows adds what a record says of a user's streams.
+// mergeWindows adds what a record says of a user's streams. What this domain has said
+// itself, before the user came back, is not news, and may not hold any more.
 func (s *State) mergeWindows(offset int64, e *envelope.Envelope, user ident.UserID) {
+	if len(e.Path) == 0 || e.Path[0] == s.cfg.Domain {
+		return
+	}
 	w, err := envelope.DecodeWindows(e.Frame)
 	if err != nil {
 		s.metrics.undecodable.Inc()
@@ -215,7 +260,7 @@ func (s *State) mergeWindows(offset int64, e *envelope.Envelope, user ident.User
 	for _, win := range w.Streams {
 		s.windows.Merge(user, win.Stream, mailbox.Window{High: win.High, Missing: win.Missing}, offset, s.now)
 	}
-	if w.Last && len(e.Path) > 0 {
+	if w.Last {
 		s.arrived[arrival{user, e.Path[0]}] = true
 	}
 }

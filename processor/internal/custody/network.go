@@ -80,7 +80,7 @@ func (s *State) networkChanged(network *topology.Snapshot, fx *Effects) {
 	}
 	s.network = network
 	clear(s.arrived)
-	s.moving.due, s.moving.changed, s.moving.told = true, true, nil
+	s.moving.due, s.moving.changed, s.moving.version, s.moving.told = true, true, network.Version, nil
 	s.resume(fx)
 }
 

@@ -71,6 +71,13 @@ func (s *State) transit(offset int64, e *envelope.Envelope, sh share, fx *Effect
 	for i := range one.To {
 		one.To[i].After = s.follow(offset, e, one.To[i])
 	}
+	if e.Kind == envelope.KindWindows && len(e.Path) == 0 {
+		if e.Network < s.moving.version { // the user has moved again since, and what it has taken is told anew
+			s.log.settle(offset)
+			return
+		}
+		one.Frame = s.present(e)
+	}
 	s.metrics.taken.Inc()
 	u := s.road(sh.domain)
 	it := &item{user: u, pos: s.pos(offset), env: &one, size: size(&one), taken: s.now, inLog: true, confirm: confirmed}
@@ -96,8 +103,12 @@ func (s *State) transit(offset int64, e *envelope.Envelope, sh share, fx *Effect
 }
 
 // follow notes a record that begins its way to another domain here, and returns what
-// comes before it if it is the first of its stream.
+// comes before it if it is the first of its stream. What has waited for a user who has
+// moved is not taken here any more: its new home takes it.
 func (s *State) follow(offset int64, e *envelope.Envelope, to envelope.Recipient) envelope.Mark {
+	if e.Moved && e.Stream != 0 {
+		s.windows.PutBack(to.User, e.Stream, to.N, offset)
+	}
 	if e.Stream == 0 || len(e.Path) > 0 || e.Moved || e.Kind != envelope.KindMessage {
 		return to.After
 	}

@@ -117,11 +117,13 @@ func (s *State) distribute(offset int64, e *envelope.Envelope, fx *Effects) {
 	var away []share
 	for i := range e.To {
 		to := e.To[i]
-		if e.Released {
+		d := s.decide(e, to.User)
+		if e.Released && !e.Moved {
 			s.wentOn(offset, e, to)
 		}
-		d := s.decide(e, to.User)
 		switch {
+		case e.Released && e.Moved && !s.leaves(offset, e, to, d, fx):
+			s.log.settle(offset) // it stays
 		case d.Verdict == route.Refuse && e.Kind == envelope.KindWindows:
 			s.log.settle(offset) // it has moved on, and cannot be reached
 		case d.Verdict == route.Refuse:
@@ -154,13 +156,15 @@ func (s *State) decide(e *envelope.Envelope, to ident.UserID) route.Decision {
 }
 
 // fill lets the windows learn of a record that an earlier owner has settled. What that
-// may have held back is not known as taken.
+// may have held back, or sent elsewhere, is not known as taken.
 func (s *State) fill(offset int64, e *envelope.Envelope) {
 	if !e.Kind.Deliverable() && e.Kind != envelope.KindWindows {
 		return
 	}
 	for _, to := range e.To {
 		switch d := route.Way(to.User, s.cfg.Domain, s.network); {
+		case e.Released && e.Moved:
+			s.windows.PutBack(to.User, e.Stream, to.N, offset)
 		case e.Kind == envelope.KindWindows:
 			if d.Verdict == route.Here && to.User.Lane(s.cfg.Lanes) == s.cfg.Lane {
 				s.mergeWindows(offset, e, to.User)
@@ -168,6 +172,8 @@ func (s *State) fill(offset int64, e *envelope.Envelope) {
 		case d.Verdict == route.Elsewhere:
 			s.follow(offset, e, to)
 		case !e.Released && s.holds.has(to, e.Stream):
+		case e.Network != 0 && e.Network < s.network.Version:
+			// By what the earlier owner knew, the user may have been at home elsewhere.
 		case d.Verdict == route.Here && to.User.Lane(s.cfg.Lanes) == s.cfg.Lane && s.turn(s.pos(offset), e, to) != itWaits:
 			s.take(offset, e, to)
 		}
@@ -177,13 +183,14 @@ func (s *State) fill(offset int64, e *envelope.Envelope) {
 // take notes the record for this receiver and says whether it was taken before.
 func (s *State) take(offset int64, e *envelope.Envelope, to envelope.Recipient) (duplicate bool) {
 	if e.Stream != 0 {
-		if e.Released && to.After != (envelope.Mark{}) {
+		if e.Released && !e.Moved && to.After != (envelope.Mark{}) {
 			s.windows.GiveUp(to.User, to.After.Stream, to.After.N, offset, s.now)
 		}
 		duplicate = s.windows.TakeNumber(to.User, e.Stream, to.N, offset, s.now)
 	}
 	if e.Remember && !duplicate {
-		duplicate = s.windows.TakeID(to.User, e.ID, offset, s.now)
+		// What has moved may have been here before, and left without reaching the user.
+		duplicate = s.windows.TakeID(to.User, e.ID, offset, s.now) && !e.Moved
 	}
 	return duplicate
 }

@@ -25,6 +25,9 @@ type bench struct {
 	offset int64
 	fx     custody.Effects
 	counts []custody.Count // that were asked for
+
+	channel uint64        // on which a record was handed over last
+	put     []mailbox.Key // given to the mailbox and not said to be stored
 }
 
 var (

@@ -51,7 +51,8 @@ type Windows struct {
 type stream struct {
 	live    mailbox.Window
 	settled mailbox.Window
-	over    bool // forgotten in the live view, and in the settled one as soon as that is so far
+	over    bool // forgotten in the live view …
+	ends    int  // … and so often, perhaps begun anew in between, still to be in the settled one
 }
 
 type idKey struct {
@@ -68,6 +69,7 @@ type taken struct {
 	void   bool            // forgotten again
 	all    bool            // every number up to n, but for those below it that are missing
 	gone   bool            // the window is to be forgotten
+	back   bool            // the number is not taken any more
 	merged *mailbox.Window // all that it holds was taken elsewhere
 }
 
@@ -141,6 +143,15 @@ func (w *Windows) GiveUp(user ident.UserID, streamID, n uint64, offset int64, no
 	if s.live.High < n {
 		skip(&s.live, n)
 		w.taken = append(w.taken, taken{offset: offset, key: key, n: n, all: true})
+	}
+}
+
+// PutBack notes, at an offset, that number n of a stream to a user, which was taken, has
+// not reached the user and has left: whoever has it then counts it as missing.
+func (w *Windows) PutBack(user ident.UserID, streamID, n uint64, offset int64) {
+	key := mailbox.WindowKey{User: user, Stream: streamID}
+	if s := w.streams[key]; s != nil && putBack(&s.live, n) {
+		w.taken = append(w.taken, taken{offset: offset, key: key, n: n, back: true})
 	}
 }
 
@@ -232,6 +243,7 @@ func (w *Windows) endTrail(name ident.UserID, offset int64) {
 	delete(w.trails, name)
 	if s := w.streams[key]; s != nil {
 		s.live, s.over = mailbox.Window{}, true
+		s.ends++
 	}
 	w.taken = append(w.taken, taken{offset: offset, key: key, gone: true})
 }
@@ -327,10 +339,12 @@ func (w *Windows) settle(t *taken, now time.Time) {
 		w.newIDs = append(w.newIDs, mailbox.RememberedID{User: t.key.User, ID: t.id})
 		return
 	case t.gone:
-		if s := w.streams[t.key]; s != nil && s.over {
-			delete(w.streams, t.key)
-		} else if s != nil { // begun anew since
+		if s := w.streams[t.key]; s != nil {
 			s.settled = mailbox.Window{}
+			s.ends--
+			if s.over && s.ends == 0 {
+				delete(w.streams, t.key)
+			}
 		}
 		delete(w.dirty, t.key)
 		w.gone = append(w.gone, t.key)
@@ -341,6 +355,8 @@ func (w *Windows) settle(t *taken, now time.Time) {
 		return // expired since
 	}
 	switch {
+	case t.back:
+		putBack(&s.settled, t.n)
 	case t.merged != nil:
 		s.settled = union(s.settled, *t.merged)
 	case t.all && isTrail(t.key.User):
@@ -439,6 +455,22 @@ func skip(win *mailbox.Window, n uint64) {
 	if over := len(win.Missing) - maxMissing; over > 0 {
 		win.Missing = slices.Delete(win.Missing, 0, over)
 	}
+}
+
+// putBack marks n as missing and says whether it was known as taken.
+func putBack(win *mailbox.Window, n uint64) bool {
+	if n > win.High || len(win.Missing) == maxMissing && n < win.Missing[0] {
+		return false
+	}
+	i, found := slices.BinarySearch(win.Missing, n)
+	if found {
+		return false
+	}
+	win.Missing = slices.Insert(win.Missing, i, n)
+	if over := len(win.Missing) - maxMissing; over > 0 {
+		win.Missing = slices.Delete(win.Missing, 0, over)
+	}
+	return true
 }
 
 // union is what was taken in either of two windows.

@@ -119,9 +119,9 @@ listening() {
 	(exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
-# need_port PORT VARIABLE: ends the script if something listens there already.
+# need_port PORT [VARIABLE]: ends the script if something listens there already.
 need_port() {
-	! listening "$1" || die "port $1 is taken by another program: stop that, or choose another port by $2 or LINKER_NATIVE_PORT_OFFSET"
+	! listening "$1" || die "port $1 is taken by another program: stop that, or choose another port by ${2:+$2 or }LINKER_NATIVE_PORT_OFFSET"
 }
 
 # ended NAME

@@ -151,7 +151,7 @@ start_process() {
 		;;
 	esac
 	for key in $(listen_keys "$name"); do
-		need_port "$(listen_port "$name" "$key")" LINKER_NATIVE_PORT_OFFSET
+		need_port "$(listen_port "$name" "$key")"
 		ports+=("--$key=127.0.0.1:$(listen_port "$name" "$key")")
 	done
 	case $name in */*) mkdir -p "$run/${name%/*}" "$logs/${name%/*}" ;; esac

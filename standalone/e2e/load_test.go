@@ -42,6 +42,7 @@ type load struct {
 	ctx     context.Context // ends the receiving …
 	sendCtx context.Context // … and the sending
 	ledger  *ledger
+	every   time.Duration // of each sender
 	senders []*sender
 	steady  []string // receivers who stay connected as long as they can
 
@@ -62,7 +63,7 @@ func loadNetwork() string {
 // newLoad is a load in which nobody takes part yet.
 func newLoad(t *testing.T, places func() []string) *load {
 	t.Helper()
-	l := &load{t: t, places: places, ledger: newLedger()}
+	l := &load{t: t, places: places, ledger: newLedger(), every: loadEvery}
 	l.ctx, l.stop = context.WithCancel(context.WithoutCancel(t.Context()))
 	l.sendCtx, l.stopSending = context.WithCancel(l.ctx)
 	t.Cleanup(func() {
@@ -201,7 +202,7 @@ func (s *sender) serve(ctx, sending context.Context, c *client) {
 			}
 		}
 	}
-	tick := time.NewTicker(loadEvery)
+	tick := time.NewTicker(s.load.every)
 	defer tick.Stop()
 	heard, spreads := time.Now(), s.load.spreads.Load()
 	for s.load.spreads.Load() == spreads {

@@ -16,6 +16,8 @@ const (
 	// linkChaosTime is how long links are cut at random unless LINKER_TEST_CHAOS says
 	// otherwise.
 	linkChaosTime = 6 * time.Second
+	// farEvery is how often each sender of a load of several domains sends.
+	farEvery = 3 * loadEvery
 	// cutFor is the longest that a link is cut, far below what makes messages late.
 	cutFor = 2 * time.Second
 )
@@ -43,7 +45,7 @@ func chaosSetting(t *testing.T, otherwise time.Duration) (limit time.Duration, s
 func chaosLoad(t *testing.T, places func() []string) *load {
 	t.Helper()
 	l := newLoad(t, places)
-	l.ledger.far = true
+	l.ledger.far, l.every = true, farEvery
 	var receivers []string
 	for domain := 1; domain <= 4; domain++ {
 		for i, k := range []kind{

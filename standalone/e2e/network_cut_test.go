@@ -17,76 +17,94 @@ const (
 	silentLimit = 15*time.Second + cutLimit
 )
 
-// TestTrafficTakesAnotherWayWhenALinkIsCut cuts a link of a ring in every way that
-// networks have, while messages flow over it in both directions.
+// fault is something that happens to the link of domain-01 and domain-02.
+type fault struct {
+	name  string
+	down  func(*network)
+	limit time.Duration // until messages take another way
+	peer  string        // what domain-02 says of its direction
+}
+
+// TestTrafficTakesAnotherWayWhenALinkIsCut does to a link of a ring what networks do,
+// while messages flow over it in both directions.
 func TestTrafficTakesAnotherWayWhenALinkIsCut(t *testing.T) {
 	t.Parallel()
-	for how, c := range map[string]struct {
-		down  func(*network)
-		limit time.Duration
-		state [2]string // of domain-01's link, as domain-01 and as domain-02 says it
-	}{
-		"cut":                {func(n *network) { n.cut(1, 2) }, cutLimit, [2]string{"down", "down"}},
-		"pulled":             {func(n *network) { n.pull(1, 2) }, silentLimit, [2]string{"down", "down"}},
-		"deaf in one":        {func(n *network) { n.link(1, 2)[0].blackhole(forth) }, silentLimit, [2]string{"down", "up"}},
-		"mute in one":        {func(n *network) { n.link(1, 2)[0].blackhole(back) }, silentLimit, [2]string{"down", "up"}},
-		"swallowed in one":   {func(n *network) { n.link(1, 2)[0].blackhole(bothWays) }, silentLimit, [2]string{"down", "up"}},
-		"cut for one of two": {func(n *network) { n.link(1, 2)[0].cut() }, cutLimit, [2]string{"down", "up"}},
+	for _, faults := range [][]fault{
+		{
+			{"cut", func(n *network) { n.cut(1, 2) }, cutLimit, "down"},
+			{"cut in one direction", func(n *network) { n.link(1, 2)[0].cut() }, cutLimit, "up"},
+			{"deaf in one direction", func(n *network) { n.link(1, 2)[0].blackhole(forth) }, silentLimit, "up"},
+		},
+		{
+			{"pulled", func(n *network) { n.pull(1, 2) }, silentLimit, "down"},
+		},
+		{
+			{"mute in one direction", func(n *network) { n.link(1, 2)[0].blackhole(back) }, silentLimit, "up"},
+		},
 	} {
-		t.Run(how, func(t *testing.T) {
+		t.Run(faults[0].name, func(t *testing.T) {
 			t.Parallel()
 			n := startNetwork(t, networkSetup{yaml: describeNetwork(4, ringOf(4))})
 			n.settle(t, 4)
-			there, back, other := n.flow(t, 1, 2), n.flow(t, 2, 1), n.flow(t, 3, 4)
-			for _, f := range []*flow{there, back, other} {
+			flows := []*flow{n.flow(t, 1, 2), n.flow(t, 2, 1), n.flow(t, 3, 4)}
+			for _, f := range flows {
 				f.after(t, time.Now(), patience)
 			}
-			began := time.Now()
-			c.down(n)
-			within(t, how+": messages from domain 1 to 2", c.limit, began)
-			first, second := there.after(t, began, 2*c.limit), back.after(t, began, 2*c.limit)
-			t.Logf("%s: messages come %v later, and %v later the other way", how, first, second)
-			if first > 2*c.limit || second > 2*c.limit {
-				t.Errorf("%s: messages came %v and %v later, expected at most %v", how, first, second, c.limit)
+			for _, fault := range faults {
+				fault.strike(t, n, flows)
 			}
-			patiently(t, "another way", 2*c.limit, func() bool { return n.goes(t, 1, 4, 3, 2) })
-			if got := n.linkTo(t, 1, 2); got.State != c.state[0] || got.PeerState != c.state[1] && got.PeerState != "unknown" {
-				t.Errorf("%s: domain 1 says %+v, want %v", how, got, c.state)
-			}
-			if r := n.route(t, 1, 2); !r.Reachable || r.NextHop != domainName(4) || r.Cost != 3 || r.ConfiguredCost != 1 {
-				t.Errorf("%s: domain 1 routes %+v", how, r)
-			}
-			carried := total(t, n.place(1).Processor, "linker_link_records_total", neighbour(4))
-			there.after(t, time.Now(), patience)
-			if now := total(t, n.place(1).Processor, "linker_link_records_total", neighbour(4)); now <= carried {
-				t.Errorf("%s: the link with domain 4 carries nothing", how)
-			}
-			checkFast(t, n, 1, 2)
-			n.heal(1, 2)
-			patiently(t, "the way back", backOff, func() bool { return n.goes(t, 1, 2) && n.goes(t, 2, 1) })
-			healed := time.Now()
-			there.after(t, healed, patience)
-			back.after(t, healed, patience)
-			carried = total(t, n.place(1).Processor, "linker_link_records_total", neighbour(2))
-			there.after(t, time.Now(), patience)
-			if now := total(t, n.place(1).Processor, "linker_link_records_total", neighbour(2)); now <= carried {
-				t.Errorf("%s: the link with domain 2 carries nothing after it was healed", how)
-			}
-			for _, f := range []*flow{there, back, other} {
+			for _, f := range flows {
 				f.finish(t)
 			}
 		})
 	}
 }
 
-// checkFast shows that FAST messages find the way between two domains, with
-// confirmation.
-func checkFast(t *testing.T, n *network, from, to int) {
+// strike breaks the link and heals it again.
+func (c fault) strike(t *testing.T, n *network, flows []*flow) {
+	t.Helper()
+	there, back := flows[0], flows[1]
+	began := time.Now()
+	c.down(n)
+	first, second := there.after(t, began, 2*c.limit), back.after(t, began, 2*c.limit)
+	t.Logf("%s: messages come %v later, and %v later the other way", c.name, first, second)
+	patiently(t, "another way", 2*c.limit, func() bool { return n.goes(t, 1, 4, 3, 2) })
+	within(t, c.name+": another way", c.limit, began)
+	if l := n.linkTo(t, 1, 2); l.State != "down" || l.PeerState != c.peer {
+		t.Errorf("%s: domain 1 says %+v, want that it is down, and %s for domain 2", c.name, l, c.peer)
+	}
+	if r := n.route(t, 1, 2); !r.Reachable || r.NextHop != domainName(4) || r.Cost != 3 || r.ConfiguredCost != 1 {
+		t.Errorf("%s: domain 1 routes %+v", c.name, r)
+	}
+	carries := func(to int) {
+		t.Helper()
+		carried := func() float64 {
+			return total(t, n.place(1).Processor, "linker_link_records_total", neighbour(to))
+		}
+		before := carried()
+		there.after(t, time.Now(), patience)
+		patiently(t, "records on the link with "+domainName(to), patience, func() bool { return carried() > before })
+	}
+	carries(4)
+	reaches(t, n, 1, 2)
+	n.heal(1, 2)
+	patiently(t, "the way back", backOff, func() bool { return n.goes(t, 1, 2) && n.goes(t, 2, 1) })
+	healed := time.Now()
+	there.after(t, healed, patience)
+	back.after(t, healed, patience)
+	carries(2)
+}
+
+// reaches shows that messages of both kinds find the way between two domains, with
+// confirmation: FAST after RELIABLE, which would have waited for the way.
+func reaches(t *testing.T, n *network, from, to int) {
 	t.Helper()
 	sender, receiver := n.login(t, from, userIn(from)), n.login(t, to, userIn(to))
-	sender.sayFast(receiver.user, "fast", "r")
-	receiver.expectMessage(sender.user, "fast")
-	sender.expectConfirmation("r")
+	for _, feature := range []string{"RELIABLE", "FAST"} {
+		sender.send("%s", message(receiver.user, feature, feature, feature))
+		receiver.expectMessage(sender.user, feature)
+		sender.expectConfirmation(feature)
+	}
 }
 
 // waiting is how many records wait in all domains for the road to one of them.

@@ -73,10 +73,9 @@ func TestPathsTakenAreTheCheapest(t *testing.T) {
 		edges   []edge
 		pairs   [][2]int // between whom messages go
 	}{
-		"a line of 8":             {8, lineOf(8), [][2]int{{1, 8}, {8, 1}, {3, 6}}},
-		"a grid of 3×3":           {9, gridOf(3), [][2]int{{1, 9}, {9, 1}, {3, 7}, {7, 3}, {2, 8}, {4, 6}, {5, 1}}},
-		"a star":                  {5, []edge{{a: 1, b: 2}, {a: 1, b: 3}, {a: 1, b: 4}, {a: 1, b: 5}}, [][2]int{{2, 3}, {3, 4}, {4, 5}, {5, 2}, {1, 4}, {4, 1}}},
-		"a detour that is better": {4, []edge{withCost(1, 2, 10), withCost(1, 3, 2), withCost(3, 4, 3), withCost(4, 2, 4)}, [][2]int{{1, 2}, {2, 1}, {3, 2}, {1, 4}}},
+		"a line of 8":   {8, lineOf(8), [][2]int{{1, 8}, {8, 1}, {3, 6}}},
+		"a grid of 3×3": {9, gridOf(3), [][2]int{{1, 9}, {9, 1}, {3, 7}, {7, 3}, {2, 8}, {4, 6}, {5, 1}}},
+		"a star":        {5, []edge{{a: 1, b: 2}, {a: 1, b: 3}, {a: 1, b: 4}, {a: 1, b: 5}}, [][2]int{{2, 3}, {3, 4}, {4, 5}, {5, 2}, {1, 4}, {4, 1}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -41,6 +41,7 @@ func TestARingOfDomainsServesItsUsersLikeOneDomain(t *testing.T) {
 		"a master hears of users of other domains in order":    masterElsewhere,
 		"a master with one delivery has one copy far away":     oneDeliveryElsewhere,
 		"only the master closes connections of other domains":  closeElsewhere,
+		"nobody acts as a domain on the websocket port":        nobodyActsAsADomain,
 		"apps are kept apart in every domain":                  appsElsewhere,
 		"every socket of a user far away has its copy":         socketsElsewhere,
 	} {

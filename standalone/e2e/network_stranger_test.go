@@ -90,7 +90,9 @@ func TestNobodyComesInOverALinkPort(t *testing.T) {
 	if missing := n.MissingLinks(); len(missing) > 0 {
 		t.Errorf("links not up: %v", missing)
 	}
-	checkFast(t, n, 1, 3)
+	s.meddle(t)
+	n.settle(t, 3)
+	reaches(t, n, 1, 3)
 }
 
 // rest returns what the other side says until it ends the connection.
@@ -174,27 +176,29 @@ func (s *strangers) link(t *testing.T, as string, l topology.Link) []byte {
 	return nil
 }
 
-// TestAManInTheMiddleOfALinkWithAKeyIsNoticed ends TLS on both sides of a link and
-// passes everything on.
-func TestAManInTheMiddleOfALinkWithAKeyIsNoticed(t *testing.T) {
-	t.Parallel()
-	n := openNetwork(t, networkSetup{yaml: describeNetwork(2, []edge{{a: 1, b: 2, more: ", key: '" + linkKey + "'"}})})
-	way := n.way(domainName(1), domainName(2))
-	way.forward(newMiddle(t, n.linkPort(domainName(2))))
-	n.run()
+// meddle puts a man in the middle of the link with a key, who ends TLS on both sides
+// and passes everything on.
+func (s *strangers) meddle(t *testing.T) {
+	t.Helper()
+	way := s.way(domainName(1), domainName(2))
 	refused := func() float64 {
-		return total(t, n.place(2).Connector, "linker_linkport_refused_total", `reason="wrong_proof"`)
+		return total(t, s.place(2).Connector, "linker_linkport_refused_total", `reason="wrong_proof"`)
 	}
-	patiently(t, "the man in the middle noticed", backOff, func() bool { return refused() > 0 })
-	if missing := n.MissingLinks(); !slices.Equal(missing, []string{"domain-01–domain-02"}) {
+	before := refused()
+	way.cut()
+	way.forward(newMiddle(t, s.address))
+	way.heal()
+	patiently(t, "the man in the middle noticed", backOff, func() bool { return refused() > before })
+	if missing := s.MissingLinks(); !slices.Equal(missing, []string{"domain-01–domain-02"}) {
 		t.Errorf("links not up: %v", missing)
 	}
-	if l := n.linkTo(t, 1, 2); l.State != "down" || l.LastError == "" || strings.Contains(l.LastError, linkKey) {
+	if l := s.linkTo(t, 1, 2); l.State != "down" || l.LastError == "" || strings.Contains(l.LastError, linkKey) {
 		t.Errorf("domain 1 says %+v", l)
 	}
-	way.forward(n.linkPort(domainName(2)))
-	patiently(t, "the link without him", backOff, func() bool { return len(n.MissingLinks()) == 0 })
-	checkFast(t, n, 1, 2)
+	way.cut()
+	way.forward(s.address)
+	way.heal()
+	patiently(t, "the link without him", backOff, func() bool { return len(s.MissingLinks()) == 0 })
 }
 
 // newMiddle listens as a man in the middle of links does, until the test ends, and
@@ -229,14 +233,14 @@ func newMiddle(t *testing.T, target string) string {
 			if err != nil {
 				return
 			}
-			serving.Go(func() { meddle(ctx, victim, target) })
+			serving.Go(func() { passOn(ctx, victim, target) })
 		}
 	})
 	return listener.Addr().String()
 }
 
-// meddle passes everything on between two TLS connections.
-func meddle(ctx context.Context, victim net.Conn, target string) {
+// passOn passes everything on between two TLS connections.
+func passOn(ctx context.Context, victim net.Conn, target string) {
 	defer victim.Close()
 	dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"linker-link/1"}, MinVersion: tls.VersionTLS13}}
 	other, err := dialer.DialContext(ctx, "tcp", target)
@@ -256,10 +260,8 @@ func meddle(ctx context.Context, victim net.Conn, target string) {
 	passing.Wait()
 }
 
-func TestNobodyActsAsADomainOnTheWebsocketPort(t *testing.T) {
-	t.Parallel()
-	n := startNetwork(t, networkSetup{yaml: describeNetwork(2, lineOf(2))})
-	n.settle(t, 2)
+// nobodyActsAsADomain is about the websocket port.
+func nobodyActsAsADomain(t *testing.T, n *network) {
 	for _, user := range []string{"domain-02", "domain-01", "domain2-1", "domain-02-1", "connector-1", "link-1", "INTERNAL-1", ""} {
 		c := dial(t, n.place(1).Websocket)
 		c.send(`{"type":"AUTH_CLIENT","data":{"appId":"app-id-343","userId":%s,"token":""}}`, quoted(user))

@@ -131,6 +131,8 @@ func startNetwork(t *testing.T, setup networkSetup) *network {
 // use them first. run has to be called.
 func openNetwork(t *testing.T, setup networkSetup) *network {
 	t.Helper()
+	ofStandalone(t)
+	admit(t, strings.Count(setup.yaml, "- {name: "))
 	n := &network{t: t, ways: map[[2]string]*proxy{}}
 	dir := t.TempDir()
 	cfg := stack.Config{

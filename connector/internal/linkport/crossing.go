@@ -69,7 +69,8 @@ type part struct {
 
 // split cuts a record up by lanes: for receivers who are at home here one part for
 // each of their lanes, for the others one part in the lane of the sender, so that
-// what it sends them stays in order.
+// what it sends them stays in order; what its former home sends after a user stays in
+// the lane of that user.
 func split(e envelope.Envelope, network *topology.Snapshot, here string, lanes int) []part {
 	var parts []part
 	place := make(map[int]int, 1) // of the lanes' parts for receivers who are at home here
@@ -91,7 +92,7 @@ func split(e envelope.Envelope, network *topology.Snapshot, here string, lanes i
 	}
 	if len(rest) > 0 {
 		key := e.From
-		if key == "" {
+		if key == "" || e.Moved { // what follows a user goes together
 			key = rest[0].User
 		}
 		e.To = rest

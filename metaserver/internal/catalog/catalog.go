@@ -54,7 +54,7 @@ type Catalog struct {
 // metrics are registered at once; nothing runs before Run.
 func Open(file string, log *slog.Logger, registerer prometheus.Registerer) (*Catalog, error) {
 	c := &Catalog{file: file, log: log, metrics: newMetrics(), changed: make(chan struct{})}
-	content, err := read(file)
+	content, written, err := read(file)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func Open(file string, log *slog.Logger, registerer prometheus.Registerer) (*Cat
 	if err != nil {
 		return nil, fmt.Errorf("register metrics of the catalog: %w", err)
 	}
-	err = c.putInForce(network, warnings)
+	err = c.putInForce(network, warnings, written)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func (c *Catalog) Current() (State, <-chan struct{}) {
 // Reread judges the file as it is now, for whoever has just written it. It must
 // return before Run is called.
 func (c *Catalog) Reread() {
-	content, err := read(c.file)
+	content, _, err := read(c.file)
 	c.lastRead = printOf(content, err)
 	c.look()
 }
@@ -113,7 +113,7 @@ func (c *Catalog) Run(ctx context.Context) error {
 // The beginning of a file that is just being written may be valid and lack half of
 // the apps; one that is found twice is complete.
 func (c *Catalog) look() {
-	content, readErr := read(c.file)
+	content, written, readErr := read(c.file)
 	found := printOf(content, readErr)
 	settled := found == c.lastRead
 	c.lastRead = found
@@ -131,7 +131,7 @@ func (c *Catalog) look() {
 		network, warnings, err = Parse(content)
 	}
 	if err == nil {
-		err = c.putInForce(network, warnings)
+		err = c.putInForce(network, warnings, written)
 	}
 	if err != nil {
 		c.refuse(err)
@@ -140,11 +140,12 @@ func (c *Catalog) look() {
 	c.inForce = found
 }
 
-// putInForce replaces the snapshot. Versions go on rising when the server is
-// started again or the clock is set back.
-func (c *Catalog) putInForce(network topology.Network, warnings []Problem) error {
+// putInForce replaces the snapshot. Its version is the time when the file was written, so
+// that a server that is started again, and one elsewhere with a copy that has kept the
+// time, say the same. While the server runs versions only rise, whatever the times are.
+func (c *Catalog) putInForce(network topology.Network, warnings []Problem, written time.Time) error {
 	now := time.Now()
-	version := uint64(now.UnixMilli())
+	version := uint64(max(written.UnixMilli(), 1))
 	c.mu.Lock()
 	previous := c.state.Snapshot
 	c.mu.Unlock()
@@ -198,18 +199,22 @@ func mistakesOf(err error) Mistakes {
 }
 
 // read returns the content, of a file that is too large only so much that Parse
-// sees it is.
-func read(file string) ([]byte, error) {
+// sees it is, and when it was written.
+func read(file string) (content []byte, written time.Time, err error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, fmt.Errorf("read meta file: %w", err)
+		return nil, written, fmt.Errorf("read meta file: %w", err)
 	}
 	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	info, err := f.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("read meta file: %w", err)
+		return nil, written, fmt.Errorf("read meta file: %w", err)
 	}
-	return content, nil
+	content, err = io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	if err != nil {
+		return nil, written, fmt.Errorf("read meta file: %w", err)
+	}
+	return content, info.ModTime(), nil
 }
 
 // printOf tells one reading of the file from another, failed ones included.

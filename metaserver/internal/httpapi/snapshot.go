@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/json"
+	"hash/fnv"
 	"net/http"
 	"strconv"
 	"strings"
@@ -80,7 +82,13 @@ func waitOf(r *http.Request) (time.Duration, error) {
 	return wait, nil
 }
 
-func etagOf(s *topology.Snapshot) string { return `"` + strconv.FormatUint(s.Version, 10) + `"` }
+// etagOf is the version and a print of what it says: a file may have been replaced, while
+// the server was down, by another one that was written at the same time.
+func etagOf(s *topology.Snapshot) string {
+	hash := fnv.New64a()
+	_ = json.NewEncoder(hash).Encode(s) // what was decoded can be encoded, and a hash takes everything
+	return `"` + strconv.FormatUint(s.Version, 10) + "-" + strconv.FormatUint(hash.Sum64(), 36) + `"`
+}
 
 // matches says whether the list of an If-None-Match header has the tag.
 func matches(header, tag string) bool {

@@ -56,7 +56,7 @@ type Config struct {
 // goroutines.
 //
 // Versions of one meta server only rise. A lower one comes from a server that was
-// started anew with its clock set back, or from another one. If it describes the
+// started anew with an older file, or from another one. If it describes the
 // same network it is ignored, if another network it is taken, because what the
 // server says now is what its operators want. So whoever follows the feed takes
 // what is current and does not compare versions.

@@ -195,9 +195,9 @@ func (s *State) handFast(e *envelope.Envelope, domain string, fx *Effects) bool 
 // each other domain, as far as it is known.
 func (s *State) Waiting() map[string]Usage {
 	list := map[string]Usage{}
-	for domain, u := range s.roads {
-		if waits := s.usages[u.id]; waits != nil && waits.known {
-			list[domain] = Usage{Rows: waits.rows, Bytes: waits.bytes}
+	for id, waits := range s.usages { // a road may be forgotten, what waits for it may not
+		if isRoad(string(id)) && waits.known {
+			list[roadDomain(string(id))] = Usage{Rows: waits.rows, Bytes: waits.bytes}
 		}
 	}
 	return list

@@ -265,10 +265,14 @@ func (s *State) Unheard(alive []ident.Connector) []ident.Connector {
 // Assembled says whether it is certain who is connected.
 func (s *State) Assembled() bool { return s.assembled }
 
-// Behind is the number of targets with records waiting in the mailbox.
+// Behind is the number of sessions, and of masters who share theirs, with records waiting
+// in the mailbox.
 func (s *State) Behind() int {
 	n := 0
 	for _, u := range s.users {
+		if u.domain != "" {
+			continue
+		}
 		for _, t := range u.targets {
 			if t.behind {
 				n++

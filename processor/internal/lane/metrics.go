@@ -20,6 +20,7 @@ func deadReasons() []string {
 	return []string{
 		reasonUndecodable, string(wire.CodeUnknownApp), string(wire.CodeForbiddenApp), string(wire.CodeForbidden),
 		string(wire.CodeNoRoute), string(wire.CodeMailboxFull), string(wire.CodeExpired),
+		string(wire.CodeHopsExhausted), string(wire.CodeForbiddenType), string(wire.CodeInvalidUserID), string(wire.CodeTooLarge),
 	}
 }
 

@@ -106,10 +106,21 @@ func (o *Ops) Reveal(path string, h http.Handler, token string) {
 	})
 }
 
-// fromHere says whether a request was made on this machine, and not for somebody else.
+// fromHere says whether a request was made on this machine, and not for somebody else: by
+// a proxy, or by a page in a browser that was led here by a name.
 func fromHere(r *http.Request) bool {
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
-	return err == nil && from.Addr().Unmap().IsLoopback() && r.Header.Get("X-Forwarded-For") == "" && r.Header.Get("Forwarded") == ""
+	return err == nil && from.Addr().Unmap().IsLoopback() && namesHere(r.Host) &&
+		r.Header.Get("X-Forwarded-For") == "" && r.Header.Get("Forwarded") == "" && r.Header.Get("Origin") == ""
+}
+
+// namesHere says whether a Host header names a machine by address, or this one.
+func namesHere(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil || host == "localhost"
 }
 
 func shows(r *http.Request, token string) bool {

@@ -27,8 +27,8 @@ import (
 
 const (
 	acceptPause = 100 * time.Millisecond
-	// maxEntering bounds the connections that have not proved anything yet; who
-	// comes beyond that is refused.
+	// maxEntering bounds the connections that have not proved anything yet; when one more
+	// comes, any one of them goes.
 	maxEntering = 64
 	// maxLinks bounds the links; who comes beyond that is refused.
 	maxLinks = 1024

@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -157,20 +158,33 @@ func TestALinkThatTheNetworkHasNoMoreOrWithAnotherKeyIsClosed(t *testing.T) {
 	}
 }
 
-func TestOnlySoManyMayEnterAtOnce(t *testing.T) {
+func TestThoseWhoOnlyStayKeepNoNeighbourOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.serve()
 	w.dial("domain-02")
 	more := w.refusals("busy")
-	for range 64 {
-		w.connect()
+	silent := make([]net.Conn, 64)
+	for i := range silent {
+		silent[i] = w.connect()
 	}
-	// They say nothing. Whoever comes next has no place.
-	if said, err := io.ReadAll(w.connect()); len(said) > 0 || err != nil {
-		t.Errorf("the port said %q, %v; want only the end", said, err)
-	}
+	// There is no room for one more: one of the silent goes, without a word.
+	w.dial("domain-03")
 	eventually(t, "it is counted", more)
+	gone := 0
+	for _, conn := range silent {
+		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Millisecond))
+		said, err := io.ReadAll(conn)
+		if len(said) > 0 {
+			t.Errorf("the port said %q", said)
+		}
+		if err == nil {
+			gone++
+		}
+	}
+	if gone != 1 {
+		t.Errorf("%d of the silent were sent away, want 1", gone)
+	}
 }
 
 func TestWhatANeighbourMayNotSayEndsTheLink(t *testing.T) {

@@ -68,8 +68,8 @@ type service struct {
 	running sync.WaitGroup // one for each connection
 
 	mu       sync.Mutex
-	entering int                // guarded by mu; connections that have not proved anything yet
-	peers    map[*peer]struct{} // guarded by mu
+	entering map[net.Conn]struct{} // guarded by mu; those that have not proved anything yet
+	peers    map[*peer]struct{}    // guarded by mu
 }
 
 // Serve serves links until ctx ends, and returns when all of them have ended. There
@@ -78,7 +78,7 @@ type service struct {
 func (p *Port) Serve(ctx context.Context, to Deps) error {
 	s := &service{
 		port: p, to: to, state: linkstate.New(), arrivals: make(chan net.Conn), ended: make(chan struct{}),
-		peers: make(map[*peer]struct{}),
+		entering: make(map[net.Conn]struct{}), peers: make(map[*peer]struct{}),
 	}
 	stop, err := to.Plane.Subscribe(linkstate.StatesSubject(p.cfg.Domain), s.heardInside)
 	if err != nil {
@@ -151,17 +151,26 @@ func (s *service) stillLinked(l topology.Link, peer string) bool {
 	return is && now.Key == l.Key && now.Insecure == l.Insecure
 }
 
-// enter takes a connection that nothing is known of, or says why not.
+// enter takes a connection that nothing is known of, or says why not. Where too many
+// have proved nothing yet, any one of them goes: those who only stay lose, and a
+// neighbour, who is done in a moment, mostly gets in.
 func (s *service) enter(ctx context.Context, conn net.Conn) (why reason) {
 	if s.to.Network.Current() == nil {
 		return reasonNotServing
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.entering >= maxEntering || len(s.peers) >= maxLinks {
+	if len(s.peers) >= maxLinks {
 		return reasonBusy
 	}
-	s.entering++
+	if len(s.entering) >= maxEntering {
+		for other := range s.entering { // in no order
+			delete(s.entering, other)
+			_ = other.Close() // its own goroutine says why
+			break
+		}
+	}
+	s.entering[conn] = struct{}{}
 	s.running.Go(func() { s.serve(ctx, conn) })
 	return ""
 }
@@ -199,9 +208,12 @@ func (s *service) admit(ctx context.Context, raw net.Conn) (*peer, reason, error
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.entering--
+	_, entering := s.entering[raw]
+	delete(s.entering, raw)
 	var why reason
 	switch {
+	case !entering && err != nil:
+		return nil, reasonBusy, nil
 	case err != nil && ctx.Err() != nil:
 		return nil, reasonNotServing, nil
 	case err != nil:

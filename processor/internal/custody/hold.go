@@ -43,9 +43,9 @@ func (s *State) turn(pos envelope.Position, e *envelope.Envelope, to envelope.Re
 	switch {
 	case seen == window.Taken:
 		return itMayGo
-	case e.Moved && seen == window.Missing:
+	case e.Moved && s.windows.Newer(to.User, e.Stream, to.N):
 		return itIsLate
-	case e.Moved:
+	case e.Moved: // its number may be missing only because it was sent after its receiver
 		return itMayGo
 	case e.Released && seen == window.Missing:
 		return itIsLate

@@ -129,6 +129,16 @@ func (w *Windows) Look(user ident.UserID, streamID, n uint64) Seen {
 	return Taken
 }
 
+// Newer says whether a number of a stream to a user above n was taken.
+func (w *Windows) Newer(user ident.UserID, streamID, n uint64) bool {
+	s := w.streams[mailbox.WindowKey{User: user, Stream: streamID}]
+	if s == nil || s.live.High <= n {
+		return false
+	}
+	above, _ := slices.BinarySearch(s.live.Missing, n+1)
+	return s.live.High-n > uint64(len(s.live.Missing)-above)
+}
+
 // Passed says whether number n of a stream to a user was taken, or given up.
 func (w *Windows) Passed(user ident.UserID, streamID, n uint64) bool {
 	s := w.streams[mailbox.WindowKey{User: user, Stream: streamID}]

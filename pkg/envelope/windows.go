@@ -15,6 +15,9 @@ type StreamWindow struct {
 	Missing []uint64
 }
 
+// MaxMissing is how many numbers of a window are known to be missing at most.
+const MaxMissing = 1024
+
 // Windows is what a record of KindWindows carries in its Frame: what the former home
 // of a user has taken of the streams to it.
 type Windows struct {
@@ -56,7 +59,10 @@ func DecodeWindows(b []byte) (Windows, error) {
 		s := &w.Streams[i]
 		s.Stream, s.High = r.Uint64(), r.Uvarint()
 		before := uint64(0)
-		if n := r.Count(1); n > 0 {
+		switch n := r.Count(1); {
+		case n > MaxMissing:
+			return Windows{}, fmt.Errorf("windows: %d missing numbers, expected at most %d", n, MaxMissing)
+		case n > 0:
 			s.Missing = make([]uint64, n)
 		}
 		for j := range s.Missing {

@@ -25,6 +25,8 @@ const (
 	// MaxEntries is the most entries that a Database holds, and the most that one
 	// encoding can carry.
 	MaxEntries = 4096
+	// MaxSpeakers is the most speakers of one domain that a Database holds.
+	MaxSpeakers = 256
 )
 
 // Entry is what one speaker, a processor, says of its domain's links. An entry replaces those
@@ -95,7 +97,7 @@ func (d *Database) Merge(entries []Entry, now time.Time) (news []Entry) {
 		switch {
 		case again && e.Version <= known.entry.Version:
 			continue
-		case !again && !d.roomLocked(now):
+		case !again && (d.speakersLocked(e.Domain, now) >= MaxSpeakers || !d.roomLocked(now)):
 			d.dropped++
 			continue
 		}
@@ -103,6 +105,31 @@ func (d *Database) Merge(entries []Entry, now time.Time) (news []Entry) {
 		news = append(news, e)
 	}
 	return news
+}
+
+// speakersLocked is how many speakers a domain has.
+func (d *Database) speakersLocked(domain string, now time.Time) int {
+	n := 0
+	for k, h := range d.held {
+		if k.domain == domain && !h.expired(now) {
+			n++
+		}
+	}
+	return n
+}
+
+// Within leaves out what is said of domains that are not known, and as neighbours of
+// others: so nobody can fill memories with names.
+func Within(entries []Entry, known func(domain string) bool) []Entry {
+	kept := make([]Entry, 0, len(entries))
+	for _, e := range entries {
+		if !known(e.Domain) {
+			continue
+		}
+		e.Up = slices.DeleteFunc(slices.Clone(e.Up), func(domain string) bool { return !known(domain) })
+		kept = append(kept, e)
+	}
+	return kept
 }
 
 // roomLocked says whether one more speaker can be held, and forgets those that are

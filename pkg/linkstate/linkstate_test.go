@@ -112,10 +112,10 @@ func TestAFullDatabaseKeepsWhatItKnowsAndCountsTheRest(t *testing.T) {
 	now := time.Now()
 	d := linkstate.New()
 	for i := range linkstate.MaxEntries {
-		d.Merge([]linkstate.Entry{entry("a", uint64(i), 1, "b")}, now)
+		d.Merge([]linkstate.Entry{entry(fmt.Sprintf("a%d", i/linkstate.MaxSpeakers), uint64(i), 1, "b")}, now)
 	}
 	later := now.Add(linkstate.Life / 2)
-	if news := d.Merge([]linkstate.Entry{entry("b", 1, 1, "a"), entry("a", 7, 2)}, later); len(news) != 1 || news[0].Speaker != 7 {
+	if news := d.Merge([]linkstate.Entry{entry("b", 1, 1, "a"), entry("a0", 7, 2)}, later); len(news) != 1 || news[0].Speaker != 7 {
 		t.Errorf("news %+v, want the one of the known speaker", news)
 	}
 	if d.Dropped() != 1 {
@@ -235,4 +235,27 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("what is known is news: %+v", news)
 		}
 	})
+}
+
+func TestNoDomainHasMoreSpeakersThanItMay(t *testing.T) {
+	t.Parallel()
+	now, d := time.Now(), linkstate.New()
+	for i := range linkstate.MaxSpeakers {
+		d.Merge([]linkstate.Entry{entry("a", uint64(i), 1)}, now)
+	}
+	if news := d.Merge([]linkstate.Entry{entry("a", 1<<40, 1), entry("b", 1, 1)}, now); len(news) != 1 || news[0].Domain != "b" {
+		t.Errorf("news %+v, want the one of the other domain", news)
+	}
+	if d.Dropped() != 1 {
+		t.Errorf("dropped %d, want 1", d.Dropped())
+	}
+}
+
+func TestWhatIsSaidOfUnknownDomainsIsLeftOut(t *testing.T) {
+	t.Parallel()
+	known := func(domain string) bool { return domain != "x" }
+	got := linkstate.Within([]linkstate.Entry{entry("a", 1, 1, "b", "x"), entry("x", 1, 1, "a")}, known)
+	if len(got) != 1 || got[0].Domain != "a" || !slices.Equal(got[0].Up, []string{"b"}) {
+		t.Errorf("got %+v", got)
+	}
 }

@@ -106,15 +106,27 @@ func split(e envelope.Envelope, network *topology.Snapshot, here string, lanes i
 // from a former home may still be on its way. known are the descriptions of the
 // network, the present one first.
 //
-// What came through here before may come back from anywhere; what was routed by a
-// network that is not known here yet is judged by its lane; and what a former home
-// sends after its users may be from anybody.
+// What came through here before may come back from anywhere, and what a former home sends
+// after its users may be from anybody; both only if not all its receivers have been at home
+// here all the time.
 func credible(e *envelope.Envelope, here, neighbour string, known []*topology.Snapshot) bool {
-	if e.From == "" || e.Moved || e.CameThrough(here) || e.Network > known[0].Version {
+	if e.From == "" || (e.Moved || e.CameThrough(here)) && !stayed(e.To, here, known) {
 		return true
 	}
 	return slices.ContainsFunc(known, func(s *topology.Snapshot) bool {
 		home := s.HomeOf(e.From, "")
 		return home == "" || s.Behind(here, neighbour, home)
 	})
+}
+
+// stayed says whether all of the users have been at home here as long as is known.
+func stayed(users []envelope.Recipient, here string, known []*topology.Snapshot) bool {
+	for _, to := range users {
+		for _, s := range known {
+			if s.HomeOf(to.User, here) != here {
+				return false
+			}
+		}
+	}
+	return true
 }

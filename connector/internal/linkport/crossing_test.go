@@ -43,13 +43,15 @@ func TestANeighbourBringsWhatCanHaveComeThroughIt(t *testing.T) {
 		{"a user behind it", envelope.Envelope{From: "A-3000"}, "b", true},
 		{"a user of the other side", envelope.Envelope{From: "A-2000"}, "a", false},
 		{"one of ours", envelope.Envelope{From: "A-1"}, "a", false},
-		{"one of ours, that was here before", envelope.Envelope{From: "A-1", Path: []string{"here", "a", "x"}}, "a", true},
+		{"for one of ours, as if it had been here before", envelope.Envelope{From: "A-1", To: to("A-2"), Path: []string{"here", "a", "x"}}, "a", false},
+		{"for others, and was here before", envelope.Envelope{From: "A-1", To: to("A-2000"), Path: []string{"here", "a", "x"}}, "a", true},
 		{"a user of no domain", envelope.Envelope{From: "A-4000"}, "a", true},
 		{"a user of an app with numbers of its own", envelope.Envelope{From: "B-5"}, "b", true},
 		{"the same from the other side", envelope.Envelope{From: "B-5"}, "a", false},
 		{"routed by the same network", envelope.Envelope{From: "A-2000", Network: 7}, "a", false},
-		{"routed by a newer network", envelope.Envelope{From: "A-2000", Network: 8}, "a", true},
-		{"what a former home sends after its users", envelope.Envelope{From: "A-2000", Moved: true}, "a", true},
+		{"routed by a newer network", envelope.Envelope{From: "A-2000", Network: 8}, "a", false},
+		{"as if a former home sent it after one of ours", envelope.Envelope{From: "A-2000", To: to("A-2"), Moved: true}, "a", false},
+		{"what a former home sends after its users", envelope.Envelope{From: "A-2000", To: to("A-1000"), Moved: true}, "a", true},
 		{"nobody's", envelope.Envelope{}, "a", true},
 	} {
 		if got := credible(&c.e, "here", c.neighbour, known); got != c.want {
@@ -57,6 +59,8 @@ func TestANeighbourBringsWhatCanHaveComeThroughIt(t *testing.T) {
 		}
 	}
 }
+
+func to(user ident.UserID) []envelope.Recipient { return []envelope.Recipient{{User: user}} }
 
 func TestWhatWasSentFromAFormerHomeIsStillCredible(t *testing.T) {
 	t.Parallel()

@@ -19,6 +19,18 @@ const (
 	mostPause  = 100 * time.Millisecond
 )
 
+const (
+	// maxRecord is above the largest record that a domain makes, and leaves room in the
+	// log, and in the dead letters, for what is added to it.
+	maxRecord = 512 << 10
+	// maxOwed is how many bytes may wait for a neighbour that sends and does not read.
+	maxOwed = 4 << 20
+	// networkWait is how long a link waits for the description of the network by which the
+	// neighbour has routed a record, and impatientFor how long not after it was in vain.
+	networkWait  = 10 * time.Second
+	impatientFor = time.Minute
+)
+
 // errStopped ends a link whose records the log did not take up to the end.
 var errStopped = errors.New("the log has stopped")
 
@@ -31,6 +43,10 @@ type peer struct {
 	link   topology.Link // whose proof was given
 	counts *neighbour
 	acks   *acks
+
+	// Owned by the goroutine that handles what the neighbour sends.
+	gaveUp      uint64    // no version up to this one is waited for
+	patientFrom time.Time // none at all is waited for before it
 
 	cause error // guarded by s.mu; why we have closed it, nil if we have not
 }
@@ -100,6 +116,13 @@ func (p *peer) handle(m link.Message) error {
 
 // record takes record n of a channel: it is in the log when all its parts are.
 func (p *peer) record(channel, n uint64, value []byte) error {
+	// Who does not hear what we refuse is not listened to.
+	for p.conn.Stats().Queued > maxOwed {
+		if err := p.ended(); err != nil {
+			return err
+		}
+		pause(p.conn.Done(), mostPause)
+	}
 	parts, code := p.open(value, crossesReliable)
 	if err := p.acks.begin(channel, n, max(len(parts), 1)); err != nil {
 		return err
@@ -202,18 +225,41 @@ func (p *peer) dropFast(why string) {
 // open reads, checks and stamps what the neighbour has sent, and cuts it up by
 // lanes.
 func (p *peer) open(value []byte, crosses func(envelope.Kind) bool) ([]part, code) {
-	here, known := p.s.port.cfg.Domain, p.s.port.look(p.s.to.Network)
 	e, err := envelope.Decode(value)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, codeUndecodable
+	case len(value) > maxRecord:
+		return nil, codeTooLarge
 	}
 	if code := check(&e, crosses); code != "" {
 		return nil, code
 	}
+	p.awaitNetwork(e.Network)
+	here, known := p.s.port.cfg.Domain, p.s.port.look(p.s.to.Network)
+	// What lanes wait for is a network that we have seen.
+	e.Network = min(e.Network, known[0].Version)
 	if !credible(&e, here, p.name, known) {
 		return nil, codeForbidden
 	}
 	return split(stamp(e, p.name), known[0], here, p.s.port.cfg.Lanes), ""
+}
+
+// awaitNetwork waits until we know the network by which a record was routed, but not for
+// long, not again for that version, and not again for a while after it was in vain: the
+// neighbour may have it from somewhere else.
+func (p *peer) awaitNetwork(version uint64) {
+	if version <= p.gaveUp || time.Now().Before(p.patientFrom) {
+		return
+	}
+	deadline := time.Now().Add(networkWait)
+	for wait := firstPause; p.s.port.look(p.s.to.Network)[0].Version < version; wait = min(2*wait, mostPause) {
+		if time.Now().After(deadline) || p.ended() != nil {
+			p.gaveUp, p.patientFrom = version, time.Now().Add(impatientFor)
+			return
+		}
+		pause(p.conn.Done(), wait)
+	}
 }
 
 // sizeOf is about how many bytes an encoded envelope has.

@@ -38,8 +38,8 @@ func (s *service) heardOutside(from *peer, data []byte) {
 	s.tell(from, news)
 }
 
-// believable leaves out the entries of speakers of our own domain that we do not
-// know.
+// believable leaves out the entries of our own domain, of which we hear inside, and what
+// is said of domains that the network does not have.
 func (s *service) believable(from *peer, entries []linkstate.Entry) []linkstate.Entry {
 	var ours map[uint64]bool
 	kept := entries[:0]
@@ -50,12 +50,16 @@ func (s *service) believable(from *peer, entries []linkstate.Entry) []linkstate.
 			}
 			if !ours[e.Speaker] {
 				s.refuseStates(from.name, statesStranger)
-				continue
 			}
+			continue
 		}
 		kept = append(kept, e)
 	}
-	return kept
+	network := s.to.Network.Current()
+	if network == nil {
+		return nil // they are repeated
+	}
+	return linkstate.Within(kept, func(domain string) bool { _, is := network.Domain(domain); return is })
 }
 
 // speakers are the ones of our own domain that we know.

@@ -246,10 +246,11 @@ func (s *State) windowsArrived(offset int64, e *envelope.Envelope, user ident.Us
 	s.recheck(user, fx)
 }
 
-// mergeWindows adds what a record says of a user's streams. What this domain has said
-// itself, before the user came back, is not news, and may not hold any more.
+// mergeWindows adds what a record says of a user's streams, if it comes from a former home
+// of the user. What this domain has said itself, before the user came back, is not news, and
+// may not hold any more. Without it messages may wait longer, and copies are not recognised.
 func (s *State) mergeWindows(offset int64, e *envelope.Envelope, user ident.UserID) {
-	if len(e.Path) == 0 || e.Path[0] == s.cfg.Domain {
+	if len(e.Path) == 0 || e.Path[0] == s.cfg.Domain || !s.movedFrom(user, e.Path[0]) {
 		return
 	}
 	w, err := envelope.DecodeWindows(e.Frame)

@@ -1,6 +1,7 @@
 package custody
 
 import (
+	"slices"
 	"time"
 
 	"github.com/linkerhq/linker/pkg/ident"
@@ -53,7 +54,9 @@ func (s *State) resume(fx *Effects) {
 		p.records[0] = RecordRead{}
 		p.records = p.records[1:]
 		p.bytes -= r.size()
+		s.resuming = r.Offset
 		s.handle(&r, fx)
+		s.resuming = noOffset
 	}
 	p.records = nil
 }
@@ -64,8 +67,10 @@ type former struct {
 	until   time.Time
 }
 
-// maxFormer is how many descriptions are remembered at most.
-const maxFormer = 16
+const (
+	maxFormer = 16        // descriptions that are remembered at most,
+	formerFor = time.Hour // and for how long
+)
 
 // networkChanged follows the network.
 func (s *State) networkChanged(network *topology.Snapshot, fx *Effects) {
@@ -75,13 +80,19 @@ func (s *State) networkChanged(network *topology.Snapshot, fx *Effects) {
 		return
 	}
 	s.former = append(s.former, former{network: s.network, until: s.now})
-	for len(s.former) > maxFormer || s.now.Sub(s.former[0].until) > arrivingFor {
+	for len(s.former) > maxFormer || s.now.Sub(s.former[0].until) > formerFor {
 		s.former = s.former[1:]
 	}
 	s.network = network
 	clear(s.arrived)
 	s.moving.due, s.moving.changed, s.moving.version, s.moving.told = true, true, network.Version, nil
 	s.resume(fx)
+}
+
+// movedFrom says whether a user was at home in another domain before, as far as this owner
+// knows.
+func (s *State) movedFrom(user ident.UserID, domain string) bool {
+	return slices.ContainsFunc(s.former, func(f former) bool { return f.network.HomeOf(user, s.cfg.Domain) == domain })
 }
 
 // arriving says whether a user has moved here so lately that what waited at its former

@@ -64,6 +64,7 @@ type State struct {
 	channels map[uint64]*session // open roads
 	holds    holds
 	pending  pending
+	resuming int64    // the offset of the record that has waited and is being handled; noOffset: none is
 	former   []former // descriptions of the network that were in force lately
 	arrived  map[arrival]bool
 	moving   moving
@@ -217,6 +218,7 @@ func New(cfg Config, metrics *Metrics, now time.Time) *State {
 		channels: map[uint64]*session{},
 		arrived:  map[arrival]bool{},
 		moving:   moving{due: true},
+		resuming: noOffset,
 	}
 	s.holds.load(cfg.Held)
 	for _, a := range cfg.Announced {
@@ -261,6 +263,9 @@ func (s *State) Unadopted() []ident.Connector {
 func (s *State) Unheard(alive []ident.Connector) []ident.Connector {
 	return slices.DeleteFunc(slices.Clone(alive), func(c ident.Connector) bool { return s.heard[c] })
 }
+
+// Resuming is the offset of a record that has waited and is being handled, -1 if none is.
+func (s *State) Resuming() int64 { return s.resuming }
 
 // Assembled says whether it is certain who is connected.
 func (s *State) Assembled() bool { return s.assembled }

@@ -238,7 +238,7 @@ func (s *State) accept(offset int64, e *envelope.Envelope, to envelope.Recipient
 	pos := s.pos(offset)
 	it := u.items[pos]
 	if it == nil {
-		it = &item{user: u, pos: pos, id: e.ID, size: size(e)}
+		it = &item{user: u, pos: pos, id: e.ID, size: len(e.Frame) + overhead + memberOverhead}
 		s.hold(it)
 	} else if it.env != nil {
 		s.log.settle(offset) // a user named twice in one record

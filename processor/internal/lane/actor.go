@@ -108,8 +108,12 @@ func (d *Driver) contained(run func() error) (err error) {
 		}
 		d.log.Error("the lane has panicked", "offset", d.handling, "reason", reason, "stack", string(debug.Stack()))
 		d.Metrics.panics.Inc()
-		if d.handling != nothing {
-			d.Poison.add(d.lane.Number(), d.handling)
+		offset := d.handling
+		if d.state != nil && offset == nothing {
+			offset = d.state.Resuming() // one that has waited, and was taken up by a tick
+		}
+		if offset != nothing {
+			d.Poison.add(d.lane.Number(), offset)
 		}
 		err = errPanicked
 	}()
@@ -201,8 +205,13 @@ func (d *Driver) execute() {
 	fx.Reset()
 }
 
-// produce gives a record of the lane's own to the log.
+// produce gives a record of the lane's own to the log, behind those that it has not taken
+// yet.
 func (d *Driver) produce(p custody.Produce) {
+	if len(d.retry) > 0 {
+		d.retry = append(d.retry, p)
+		return
+	}
 	lane, key := d.lane.Number(), ""
 	if len(p.Envelope.To) > 0 {
 		// What goes to another domain stays in the lane that has sent it.

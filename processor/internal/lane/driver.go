@@ -128,6 +128,7 @@ type Driver struct {
 	retry      []custody.Produce // that the log could not take
 	network    *topology.Snapshot
 	table      *roads.Table
+	routed     *topology.Snapshot // by which table was read
 	lag        lagMeter
 	handling   int64     // the offset of the record that is being handled, or nothing
 	superseded bool      // an epoch behind our own was read

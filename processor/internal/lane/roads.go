@@ -7,10 +7,10 @@ import (
 // followRoads tells the state over which connections other domains are reached now.
 func (d *Driver) followRoads() {
 	table := d.Roads.Table()
-	if table == d.table || d.network == nil {
+	if d.network == nil || table == d.table && d.network == d.routed {
 		return
 	}
-	d.table = table
+	d.table, d.routed = table, d.network
 	open := map[string]custody.Road{}
 	for _, domain := range d.network.Network().Domains {
 		if road, ok := table.Road(domain.Name); ok {

@@ -34,9 +34,10 @@ func (r *Roads) speak(now time.Time, up []string) {
 	r.version = max(r.version+1, uint64(max(now.UnixMilli(), 1)))
 	r.spoken, r.spokeAt = up, now
 	entry := linkstate.Entry{Domain: r.cfg.Domain, Speaker: r.speaker, Version: r.version, Up: up}
-	news := r.states.Merge([]linkstate.Entry{entry}, now)
-	r.tellInside(news)
-	r.tellNeighbours(news, nil)
+	entries := []linkstate.Entry{entry}
+	_ = r.states.Merge(entries, now) // where there is no room, others should hear of it all the same
+	r.tellInside(entries)
+	r.tellNeighbours(entries, nil)
 }
 
 // heardInside takes what services of our own domain say.

@@ -46,14 +46,14 @@ func TestBehindANeighbourLiesWhatItReachesWithoutUs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := joined(t, c.domains, c.links...)
-			got := ""
+			var got strings.Builder
 			for _, d := range c.domains + "x" {
 				if s.Behind(c.here, c.peer, string(d)) {
-					got += string(d)
+					got.WriteString(string(d))
 				}
 			}
-			if got != c.want {
-				t.Errorf("got %q, want %q", got, c.want)
+			if got.String() != c.want {
+				t.Errorf("got %q, want %q", got.String(), c.want)
 			}
 		})
 	}

@@ -3,6 +3,7 @@ package redis_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,14 +24,15 @@ func users(t *testing.T, r *redis.Registry, limit int) (list []string, total int
 }
 
 func place(p presence.Place) string {
-	text := string(p.User) + "@"
+	var text strings.Builder
+	text.WriteString(string(p.User) + "@")
 	for i, c := range p.Connectors {
 		if i > 0 {
-			text += ","
+			text.WriteString(",")
 		}
-		text += c.Name
+		text.WriteString(c.Name)
 	}
-	return text
+	return text.String()
 }
 
 func TestUsersAreListedWithTheConnectorsThatLive(t *testing.T) {

@@ -61,14 +61,15 @@ func (b *bench) crossing(e custody.Event) string {
 		if err != nil {
 			b.t.Fatal(err)
 		}
-		line := fmt.Sprintf("hand %d/%d %s", h.Conn, h.N, clip(e.Frame))
+		var line strings.Builder
+		line.WriteString(fmt.Sprintf("hand %d/%d %s", h.Conn, h.N, clip(e.Frame)))
 		for _, to := range e.To {
-			line += fmt.Sprintf(" %s", to.User)
+			line.WriteString(fmt.Sprintf(" %s", to.User))
 			if to.After != (envelope.Mark{}) {
-				line += fmt.Sprintf(" after %d of %d", to.After.N, to.After.Stream)
+				line.WriteString(fmt.Sprintf(" after %d of %d", to.After.N, to.After.Stream))
 			}
 		}
-		lines = append(lines, line)
+		lines = append(lines, line.String())
 		b.channel = h.Channel
 	}
 	for _, r := range b.fx.Put {

@@ -190,14 +190,45 @@ func TestAFileThatIsGoneLeavesTheLastGoodVersion(t *testing.T) {
 	})
 }
 
-func TestVersionsRiseOverRestarts(t *testing.T) {
+func TestTheVersionIsTheTimeOfTheFile(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "meta.yaml")
+	open := func() uint64 {
+		c, err := catalog.Open(file, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		if err != nil {
+			t.Fatal(err)
+		}
+		state, _ := c.Current()
+		return state.Snapshot.Version
+	}
+	if err := os.WriteFile(file, []byte(sound), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, written := range []time.Time{time.UnixMilli(1_700_000_000_123), time.UnixMilli(1_600_000_000_000)} {
+		if err := os.Chtimes(file, written, written); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // a restart is no change
+			if got := open(); got != uint64(written.UnixMilli()) {
+				t.Errorf("got %d of a file written at %d", got, written.UnixMilli())
+			}
+		}
+	}
+}
+
+func TestVersionsRiseWhateverTheTimesOfTheFileAre(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		first, _ := start(t).Current()
-		wait(time.Second)
-		second, _ := start(t).Current()
-		if second.Snapshot.Version <= first.Snapshot.Version {
-			t.Errorf("got %d after %d", second.Snapshot.Version, first.Snapshot.Version)
+		r := start(t)
+		before, _ := r.Current()
+		r.save(t, threeApps)
+		old := time.UnixMilli(1_600_000_000_000)
+		if err := os.Chtimes(r.file, old, old); err != nil {
+			t.Fatal(err)
+		}
+		wait(2 * time.Second)
+		if after, _ := r.Current(); after.Snapshot.Version != before.Snapshot.Version+1 {
+			t.Errorf("got %d after %d", after.Snapshot.Version, before.Snapshot.Version)
 		}
 	})
 }

@@ -214,7 +214,7 @@ func TestWhatKeepsItFromStartingIsSaidInOneLine(t *testing.T) {
 		"an argument too many":       {[]string{"start"}, []string{"start"}},
 		"a frame limit that is tiny": {[]string{"--frame-limit", "1"}, []string{"frame limit", "1024"}},
 		"a broken origin":            {[]string{"--allowed-origins", "a.example, ["}, []string{"allowed origin", "["}},
-		"a network of other domains": {[]string{"--meta", write("domains: [{name: domain-07, urls: ['ws://h:1']}]\n")}, []string{"network.yaml", "domain-01"}},
+		"a network without domains":  {[]string{"--meta", write("domains: []\n")}, []string{"network.yaml", "domain"}},
 		"no such file":               {[]string{"--meta", "/nowhere/network.yaml"}, []string{"/nowhere/network.yaml"}},
 		"a file that is not YAML":    {[]string{"--meta", write("domains: [[[")}, []string{"network.yaml", "line "}},
 		"a file with two mistakes": {

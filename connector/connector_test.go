@@ -24,6 +24,7 @@ import (
 	"github.com/linkerhq/linker/pkg/embedded"
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/polltest"
 	"github.com/linkerhq/linker/pkg/presence/redis"
 	"github.com/linkerhq/linker/pkg/topology"
 	"github.com/linkerhq/linker/pkg/wire"
@@ -220,18 +221,9 @@ func (d *domain) has(what string, want func() bool) {
 	})
 }
 
-func eventually(t *testing.T, what string, want func() bool) {
+func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	for !want() {
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatalf("never: %s", what)
-		}
-	}
+	polltest.Within(t, 20*time.Second, what, ok)
 }
 
 // start runs a connector and waits until it is ready. stop ends it and returns

@@ -67,7 +67,7 @@ func (c *Connector) assemble(metrics prometheus.Registerer) (p *parts, err error
 				s.Identity().Sender.OwnerChanged()
 			}
 		},
-	}, plane{p.nats}, sessions)
+	}, nats.Plane{Conn: p.nats}, sessions)
 	if err != nil {
 		return p, err
 	}
@@ -144,7 +144,7 @@ func (p *parts) ready() error {
 // links is what neighbouring domains bring their messages to.
 func (p *parts) links() linkport.Deps {
 	return linkport.Deps{
-		Log: p.producer, Plane: plane{p.nats}, Lanes: p.downlink, Network: p.feed,
+		Log: p.producer, Plane: nats.Plane{Conn: p.nats}, Lanes: p.downlink, Network: p.feed,
 		Unavailable: kafka.ErrUnavailable, TooLarge: kafka.ErrTooLarge,
 	}
 }
@@ -162,15 +162,4 @@ func (p *parts) disconnect() {
 	if p.redis != nil {
 		_ = p.redis.Close() // nothing is under way that could be lost
 	}
-}
-
-// plane is the live plane as downlink and the link port see it.
-type plane struct{ *nats.Conn }
-
-func (p plane) Subscribe(subject string, handle func(data []byte)) (stop func() error, err error) {
-	s, err := p.Conn.Subscribe(subject, handle)
-	if err != nil {
-		return nil, err
-	}
-	return s.Stop, nil
 }

@@ -133,27 +133,17 @@ func (p *Processor) open(deps Deps) error {
 		return err
 	}
 	if p.roads, err = roads.New(roads.Config{
-		Domain: cfg.Domain, Certificates: cfg.LinkTLS, Network: p.feed, Plane: plane{p.plane}, Log: p.log, Metrics: deps.Metrics,
+		Domain: cfg.Domain, Certificates: cfg.LinkTLS, Network: p.feed, Plane: nats.Plane{Conn: p.plane}, Log: p.log, Metrics: deps.Metrics,
 	}); err != nil {
 		return err
 	}
+	states := p.roads.Handler()
 	for _, path := range []string{"/v1/links", "/v1/routes", "/v1/network"} {
-		p.ops.Reveal("GET "+path, p.roads.Handler(), cfg.HTTPToken)
+		p.ops.Reveal("GET "+path, states, cfg.HTTPToken)
 	}
 	p.ops.Reveal("GET /v1/users", whereabouts.Handler(cfg.Domain, p.registry, p.log), cfg.HTTPToken)
 	p.lanes, err = lane.NewMetrics(deps.Metrics)
 	return err
-}
-
-// plane is the live plane as package roads sees it.
-type plane struct{ *nats.Conn }
-
-func (p plane) Subscribe(subject string, handle func(data []byte)) (stop func() error, err error) {
-	s, err := p.Conn.Subscribe(subject, handle)
-	if err != nil {
-		return nil, err
-	}
-	return s.Stop, nil
 }
 
 // openMailbox opens the store that the scheme of the URL names. The URL may carry

@@ -48,7 +48,7 @@ func inside() map[string][]string {
 		"pkg/certs":             nil,
 		"pkg/link":              {"pkg/certs", "pkg/ident", "pkg/internal/bin", "pkg/topology"},
 		"pkg/certs/certtest":    nil,
-		"pkg/internal/logtest":  nil,
+		"pkg/logtest":           nil,
 		"pkg/mailbox/mongo":     {"pkg/mailbox", "pkg/envelope", "pkg/ident", "pkg/internal/bin"},
 		"pkg/settings":          {"pkg/ident"},
 		"pkg/program":           {"pkg/run", "pkg/settings"},
@@ -58,7 +58,7 @@ func inside() map[string][]string {
 		"pkg/run":               nil,
 		"pkg/embedded":          nil,
 		"pkg/internal/porttest": nil,
-		"pkg/internal/polltest": nil,
+		"pkg/polltest":          nil,
 
 		"connector/internal/session":             nil,
 		"connector/internal/session/sessiontest": {"connector/internal/session"},

@@ -291,22 +291,7 @@ func TestConfigurationDocumentNamesEveryFlag(t *testing.T) {
 
 func TestOperationsDocumentNamesTheMetricsThatAreExported(t *testing.T) {
 	t.Parallel()
-	s, err := stack.New(stack.Config{Data: t.TempDir(), Domains: 2, Host: "127.0.0.1", Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	if err := s.Ready(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	s := twoDomains(t)
 	var documented []string
 	for _, m := range regexp.MustCompile("`(linker_[a-z_]+)").FindAllStringSubmatch(document(t, "docs", "operations.md"), -1) {
 		documented = append(documented, m[1])
@@ -340,6 +325,28 @@ func TestOperationsDocumentNamesTheMetricsThatAreExported(t *testing.T) {
 			return
 		}
 	}
+}
+
+// twoDomains runs two linked domains, so that everything is exported that ever is.
+func twoDomains(t *testing.T) *stack.Stack {
+	t.Helper()
+	s, err := stack.New(stack.Config{Data: t.TempDir(), Domains: 2, Host: "127.0.0.1", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	if err := s.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // metrics lists the names of the metrics that the services of a stack export.

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
-	"log/slog"
 	"maps"
 	"regexp"
 	"slices"
@@ -14,8 +12,6 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	"go.yaml.in/yaml/v4"
-
-	"github.com/linkerhq/linker/standalone/internal/stack"
 )
 
 // expression is one PromQL expression of a file, and where it stands there.
@@ -310,22 +306,7 @@ func selectors(t *testing.T, e expression) []*parser.VectorSelector {
 // empty list.
 func exportedSeries(t *testing.T) map[string][]map[string]string {
 	t.Helper()
-	s, err := stack.New(stack.Config{Data: t.TempDir(), Domains: 2, Host: "127.0.0.1", Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	if err := s.Ready(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	s := twoDomains(t)
 	// Lanes show their figures every second only.
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()

@@ -14,8 +14,8 @@ import (
 
 	"github.com/linkerhq/linker/pkg/certs"
 	"github.com/linkerhq/linker/pkg/certs/certtest"
-	"github.com/linkerhq/linker/pkg/internal/logtest"
-	"github.com/linkerhq/linker/pkg/internal/polltest"
+	"github.com/linkerhq/linker/pkg/logtest"
+	"github.com/linkerhq/linker/pkg/polltest"
 )
 
 const month = 30 * 24 * time.Hour

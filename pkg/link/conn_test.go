@@ -17,9 +17,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/linkerhq/linker/pkg/internal/logtest"
-	"github.com/linkerhq/linker/pkg/internal/polltest"
 	"github.com/linkerhq/linker/pkg/link"
+	"github.com/linkerhq/linker/pkg/logtest"
+	"github.com/linkerhq/linker/pkg/polltest"
 )
 
 // letters returns n bytes that no other test sends.

@@ -15,9 +15,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/linkerhq/linker/pkg/internal/logtest"
-	"github.com/linkerhq/linker/pkg/internal/polltest"
 	"github.com/linkerhq/linker/pkg/link"
+	"github.com/linkerhq/linker/pkg/logtest"
+	"github.com/linkerhq/linker/pkg/polltest"
 	"github.com/linkerhq/linker/pkg/topology"
 )
 
@@ -120,9 +120,19 @@ func TestADiallerLearnsWhatIsWrong(t *testing.T) {
 	}
 }
 
+// listenAs listens with a certificate, and speaks as links do.
+func listenAs(t *testing.T, certificate tls.Certificate) net.Listener {
+	t.Helper()
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{alpn}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return listener
+}
+
 // withCA trusts another authority than the one that has signed the certificate.
 func withCA(c link.Certificates, a *authority) link.Certificates {
-	c.CAFile = a.file
+	c.CAFile = a.File()
 	return c
 }
 
@@ -296,10 +306,7 @@ func TestADiallerTrustsNoServerThatDoesNotKnowTheKey(t *testing.T) {
 		"a broken frame":    {func(*tls.Conn) []byte { return frame(2, []byte{9}) }, link.ReasonMalformed},
 		"half of a welcome": {func(*tls.Conn) []byte { return []byte{0, 0} }, link.ReasonClosed},
 	} {
-		listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{alpn}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		listener := listenAs(t, certificate)
 		var answering sync.WaitGroup
 		answering.Go(func() {
 			raw, err := listener.Accept()
@@ -459,10 +466,7 @@ func TestAManInTheMiddleIsRefusedByBothSides(t *testing.T) {
 		"certificates": {plain(), authority.files(t, here), authority.files(t, there), link.ReasonWrongProof},
 	} {
 		p := serve(t, newEnd(t, there, c.server), with(c.link))
-		middle, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{alpn}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		middle := listenAs(t, certificate)
 		var copying sync.WaitGroup
 		copying.Go(func() {
 			left, err := middle.Accept()
@@ -583,7 +587,7 @@ func TestNewFilesCountWithoutARestart(t *testing.T) {
 	if err := dial(stranger); err == nil {
 		t.Error("somebody whom nobody vouches for was let in")
 	}
-	old, err := os.ReadFile(first.file)
+	old, err := os.ReadFile(first.File())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -605,7 +609,7 @@ func TestNewFilesCountWithoutARestart(t *testing.T) {
 		}
 		return lines.Lines("cannot be used") > 0
 	})
-	replaced, err := os.ReadFile(second.file)
+	replaced, err := os.ReadFile(second.File())
 	if err != nil {
 		t.Fatal(err)
 	}

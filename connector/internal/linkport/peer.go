@@ -235,8 +235,7 @@ func (p *peer) open(value []byte, crosses func(envelope.Kind) bool) ([]part, cod
 	if code := check(&e, crosses); code != "" {
 		return nil, code
 	}
-	p.awaitNetwork(e.Network)
-	here, known := p.s.port.cfg.Domain, p.s.port.look(p.s.to.Network)
+	here, known := p.s.port.cfg.Domain, p.awaitNetwork(e.Network)
 	// What lanes wait for is a network that we have seen.
 	e.Network = min(e.Network, known[0].Version)
 	if !credible(&e, here, p.name, known) {
@@ -245,21 +244,24 @@ func (p *peer) open(value []byte, crosses func(envelope.Kind) bool) ([]part, cod
 	return split(stamp(e, p.name), known[0], here, p.s.port.cfg.Lanes), ""
 }
 
-// awaitNetwork waits until we know the network by which a record was routed, but not for
-// long, not again for that version, and not again for a while after it was in vain: the
-// neighbour may have it from somewhere else.
-func (p *peer) awaitNetwork(version uint64) {
-	if version <= p.gaveUp || time.Now().Before(p.patientFrom) {
-		return
+// awaitNetwork returns what is known of the network. It waits until we know the one by which
+// a record was routed, but not for long, not again for that version, and not again for a
+// while after it was in vain: the neighbour may have it from somewhere else.
+func (p *peer) awaitNetwork(version uint64) []*topology.Snapshot {
+	known := p.s.port.look(p.s.to.Network)
+	if version <= known[0].Version || version <= p.gaveUp || time.Now().Before(p.patientFrom) {
+		return known
 	}
 	deadline := time.Now().Add(networkWait)
-	for wait := firstPause; p.s.port.look(p.s.to.Network)[0].Version < version; wait = min(2*wait, mostPause) {
+	for wait := firstPause; known[0].Version < version; wait = min(2*wait, mostPause) {
 		if time.Now().After(deadline) || p.ended() != nil {
 			p.gaveUp, p.patientFrom = version, time.Now().Add(impatientFor)
-			return
+			break
 		}
 		pause(p.conn.Done(), wait)
+		known = p.s.port.look(p.s.to.Network)
 	}
+	return known
 }
 
 // sizeOf is about how many bytes an encoded envelope has.

@@ -19,6 +19,8 @@ import (
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/link"
+	"github.com/linkerhq/linker/pkg/logtest"
+	"github.com/linkerhq/linker/pkg/polltest"
 	"github.com/linkerhq/linker/pkg/topology"
 )
 
@@ -178,14 +180,14 @@ type world struct {
 	port *linkport.Port
 	reg  *prometheus.Registry
 	deps linkport.Deps
-	log  *logged
+	log  *logtest.Log
 
 	lives []func() // each ends a life and waits for that
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, brokers: newBrokers(), feed: &feed{}, reg: prometheus.NewRegistry(), log: &logged{}}
+	w := &world{t: t, brokers: newBrokers(), feed: &feed{}, reg: prometheus.NewRegistry(), log: &logtest.Log{}}
 	w.feed.set(t, 5, network())
 	w.deps = linkport.Deps{Log: w.brokers, Plane: w.brokers, Lanes: w.brokers, Network: w.feed, Unavailable: errUnavailable, TooLarge: errTooLarge}
 	var err error
@@ -408,35 +410,7 @@ func (w *world) counted(name, label string, want float64) {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	ticker := time.NewTicker(2 * time.Millisecond)
-	defer ticker.Stop()
-	deadline := time.After(20 * time.Second)
-	for !ok() {
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
-}
-
-// logged is what the port has logged.
-type logged struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-func (l *logged) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text = append(l.text, b...)
-	return len(b), nil
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return string(l.text)
+	polltest.Within(t, 20*time.Second, what, ok)
 }
 
 // message is a MESSAGE, numbered in its sender's stream.

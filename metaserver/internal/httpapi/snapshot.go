@@ -40,8 +40,8 @@ func (s *snapshots) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		badParameter(w, "wait", r.URL.Query().Get("wait"), "a duration from 0s to "+MaxWait.String()+", such as 25s")
 		return
 	}
-	snapshot, changed := s.next(r.Context(), r.Header.Get("If-None-Match"), wait)
-	w.Header().Set("ETag", etagOf(snapshot))
+	snapshot, tag, changed := s.next(r.Context(), r.Header.Get("If-None-Match"), wait)
+	w.Header().Set("ETag", tag)
 	if !changed {
 		w.Header().Set("Cache-Control", "no-store")
 		w.WriteHeader(http.StatusNotModified)
@@ -50,22 +50,23 @@ func (s *snapshots) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	write(w, http.StatusOK, snapshot)
 }
 
-// next returns the snapshot in force and whether it is none of those that the
-// client has. It waits for such a one.
-func (s *snapshots) next(ctx context.Context, has string, wait time.Duration) (*topology.Snapshot, bool) {
+// next returns the snapshot in force with its tag, and whether it is none of those that
+// the client has. It waits for such a one.
+func (s *snapshots) next(ctx context.Context, has string, wait time.Duration) (snapshot *topology.Snapshot, tag string, changed bool) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	s.waiting.Inc()
 	defer s.waiting.Dec()
 	for {
 		state, replaced := s.source.Current()
-		if !matches(has, etagOf(state.Snapshot)) {
-			return state.Snapshot, true
+		tag = etagOf(state.Snapshot)
+		if !matches(has, tag) {
+			return state.Snapshot, tag, true
 		}
 		select {
 		case <-replaced:
 		case <-ctx.Done():
-			return state.Snapshot, false
+			return state.Snapshot, tag, false
 		}
 	}
 }

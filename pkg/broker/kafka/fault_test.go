@@ -9,7 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/linkerhq/linker/pkg/broker/kafka"
-	"github.com/linkerhq/linker/pkg/internal/polltest"
+	"github.com/linkerhq/linker/pkg/polltest"
 )
 
 const produceKey = 0

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/linkerhq/linker/pkg/broker/kafka"
-	"github.com/linkerhq/linker/pkg/internal/polltest"
 	"github.com/linkerhq/linker/pkg/internal/porttest"
+	"github.com/linkerhq/linker/pkg/polltest"
 )
 
 var errEnough = errors.New("enough")

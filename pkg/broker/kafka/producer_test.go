@@ -11,8 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/linkerhq/linker/pkg/broker/kafka"
-	"github.com/linkerhq/linker/pkg/internal/polltest"
 	"github.com/linkerhq/linker/pkg/internal/porttest"
+	"github.com/linkerhq/linker/pkg/polltest"
 )
 
 func TestOffsetsAreReportedInTheOrderOfTheAppends(t *testing.T) {

@@ -13,8 +13,8 @@ import (
 
 	"github.com/linkerhq/linker/pkg/broker/kafka"
 	"github.com/linkerhq/linker/pkg/certs/certtest"
-	"github.com/linkerhq/linker/pkg/internal/logtest"
-	"github.com/linkerhq/linker/pkg/internal/polltest"
+	"github.com/linkerhq/linker/pkg/logtest"
+	"github.com/linkerhq/linker/pkg/polltest"
 )
 
 const (

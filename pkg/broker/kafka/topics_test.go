@@ -11,7 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/linkerhq/linker/pkg/broker/kafka"
-	"github.com/linkerhq/linker/pkg/internal/logtest"
+	"github.com/linkerhq/linker/pkg/logtest"
 )
 
 // makeTopic makes a topic as an operator would.

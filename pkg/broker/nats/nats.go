@@ -378,3 +378,15 @@ func (d *drops) Collect(metrics chan<- prometheus.Metric) {
 		metrics <- prometheus.MustNewConstMetric(d.desc, prometheus.CounterValue, float64(n), subject)
 	}
 }
+
+// Plane is a connection for those who know a subscription by what stops it.
+type Plane struct{ *Conn }
+
+// Subscribe is Conn.Subscribe.
+func (p Plane) Subscribe(subject string, handle func(data []byte)) (stop func() error, err error) {
+	s, err := p.Conn.Subscribe(subject, handle)
+	if err != nil {
+		return nil, err
+	}
+	return s.Stop, nil
+}

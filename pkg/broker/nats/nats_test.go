@@ -14,8 +14,8 @@ import (
 
 	"github.com/linkerhq/linker/pkg/broker/nats"
 	"github.com/linkerhq/linker/pkg/embedded"
-	"github.com/linkerhq/linker/pkg/internal/polltest"
 	"github.com/linkerhq/linker/pkg/internal/porttest"
+	"github.com/linkerhq/linker/pkg/polltest"
 )
 
 func startServer(t *testing.T, port int) *embedded.NATSServer {

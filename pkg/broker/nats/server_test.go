@@ -18,9 +18,9 @@ import (
 
 	"github.com/linkerhq/linker/pkg/broker/nats"
 	"github.com/linkerhq/linker/pkg/certs/certtest"
-	"github.com/linkerhq/linker/pkg/internal/logtest"
-	"github.com/linkerhq/linker/pkg/internal/polltest"
 	"github.com/linkerhq/linker/pkg/internal/porttest"
+	"github.com/linkerhq/linker/pkg/logtest"
+	"github.com/linkerhq/linker/pkg/polltest"
 )
 
 const user, password = "linker", "p@ss:word/1"

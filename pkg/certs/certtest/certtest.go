@@ -59,13 +59,33 @@ func (a *Authority) Pool() *x509.CertPool {
 // clients, that ends then, and its key. It returns the serial number.
 func (a *Authority) Issue(certFile, keyFile string, until time.Time) int64 {
 	a.t.Helper()
-	key := newKey(a.t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(a.next), Subject: pkix.Name{CommonName: "tester"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: until,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	return a.write(certFile, keyFile, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "tester"}, NotAfter: until, ExtKeyUsage: both(),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
+	})
+}
+
+// IssueTo writes a certificate for a name, that is good for a month, and its key. It is
+// for servers and clients, unless usages say what it is for. It returns the serial number.
+func (a *Authority) IssueTo(certFile, keyFile, name string, usages ...x509.ExtKeyUsage) int64 {
+	a.t.Helper()
+	if usages == nil {
+		usages = both()
 	}
+	return a.write(certFile, keyFile, &x509.Certificate{
+		NotAfter: time.Now().Add(30 * 24 * time.Hour), ExtKeyUsage: usages, DNSNames: []string{name},
+	})
+}
+
+func both() []x509.ExtKeyUsage {
+	return []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+}
+
+// write completes a certificate, signs it and writes it with a key of its own.
+func (a *Authority) write(certFile, keyFile string, template *x509.Certificate) int64 {
+	a.t.Helper()
+	key := newKey(a.t)
+	template.SerialNumber, template.NotBefore, template.KeyUsage = big.NewInt(a.next), time.Now().Add(-time.Hour), x509.KeyUsageDigitalSignature
 	a.next++
 	writePEM(a.t, certFile, "CERTIFICATE", a.sign(template, a.cert, &key.PublicKey))
 	der, err := x509.MarshalPKCS8PrivateKey(key)

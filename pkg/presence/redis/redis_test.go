@@ -13,8 +13,8 @@ import (
 
 	"github.com/linkerhq/linker/pkg/embedded"
 	"github.com/linkerhq/linker/pkg/ident"
-	"github.com/linkerhq/linker/pkg/internal/polltest"
 	"github.com/linkerhq/linker/pkg/internal/porttest"
+	"github.com/linkerhq/linker/pkg/polltest"
 	"github.com/linkerhq/linker/pkg/presence"
 	"github.com/linkerhq/linker/pkg/presence/redis"
 )

@@ -10,7 +10,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 
 	"github.com/linkerhq/linker/pkg/certs/certtest"
-	"github.com/linkerhq/linker/pkg/internal/logtest"
+	"github.com/linkerhq/linker/pkg/logtest"
 	"github.com/linkerhq/linker/pkg/presence/redis"
 )
 

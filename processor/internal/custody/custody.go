@@ -137,8 +137,7 @@ type RoadsChanged struct{ Roads map[string]Road }
 
 // Road is the way to another domain.
 type Road struct {
-	Neighbour string // over whom
-	Conn      uint64 // the connection; not 0
+	Conn uint64 // the connection that leads there; not 0
 }
 
 // HandedOver says that the neighbour's log has all records of a channel up to UpTo.

@@ -471,7 +471,7 @@ func (l *laneModel) followRoads() {
 	roads := map[string]custody.Road{}
 	for _, d := range l.m.domains {
 		if hop, found := l.d.port.NextHop(l.d.name, d.name, live); found && l.d.conns[hop] != 0 {
-			roads[d.name] = custody.Road{Neighbour: hop, Conn: l.d.conns[hop]}
+			roads[d.name] = custody.Road{Conn: l.d.conns[hop]}
 		}
 	}
 	if !maps.Equal(roads, l.roads) {

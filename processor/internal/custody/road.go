@@ -7,6 +7,7 @@ import (
 
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/mailbox"
 	"github.com/linkerhq/linker/pkg/wire"
 )
 
@@ -193,18 +194,12 @@ func (s *State) handFast(e *envelope.Envelope, domain string, fx *Effects) bool 
 
 // Waiting returns how many messages, and how many bytes of them, wait in the mailbox of
 // each other domain, as far as it is known.
-func (s *State) Waiting() map[string]Usage {
-	list := map[string]Usage{}
+func (s *State) Waiting() map[string]mailbox.Usage {
+	list := map[string]mailbox.Usage{}
 	for id, waits := range s.usages { // a road may be forgotten, what waits for it may not
 		if isRoad(string(id)) && waits.known {
-			list[roadDomain(string(id))] = Usage{Rows: waits.rows, Bytes: waits.bytes}
+			list[roadDomain(string(id))] = mailbox.Usage{Rows: waits.rows, Bytes: waits.bytes}
 		}
 	}
 	return list
-}
-
-// Usage is how much waits for one target.
-type Usage struct {
-	Rows  int
-	Bytes int64
 }

@@ -109,7 +109,7 @@ func (b *bench) roads(conn uint64) string {
 	b.t.Helper()
 	open := map[string]custody.Road{}
 	if conn != 0 {
-		open["e"] = custody.Road{Neighbour: "e", Conn: conn}
+		open["e"] = custody.Road{Conn: conn}
 	}
 	return b.crossing(&custody.RoadsChanged{Roads: open})
 }

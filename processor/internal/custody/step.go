@@ -238,7 +238,7 @@ func (s *State) accept(offset int64, e *envelope.Envelope, to envelope.Recipient
 	pos := s.pos(offset)
 	it := u.items[pos]
 	if it == nil {
-		it = &item{user: u, pos: pos, id: e.ID, size: len(e.Frame) + overhead + memberOverhead}
+		it = &item{user: u, pos: pos, id: e.ID, size: sizeFor(e, 1)}
 		s.hold(it)
 	} else if it.env != nil {
 		s.log.settle(offset) // a user named twice in one record
@@ -258,10 +258,15 @@ func (s *State) accept(offset int64, e *envelope.Envelope, to envelope.Recipient
 // bytes, roughly.
 const overhead = 128
 
-func size(e *envelope.Envelope) int { return len(e.Frame) + overhead + memberOverhead*(len(e.To)-1) }
-
 // memberOverhead is what each further member of a group costs.
 const memberOverhead = 48
+
+func size(e *envelope.Envelope) int { return sizeFor(e, len(e.To)) }
+
+// sizeFor is the size of a record for so many of its members.
+func sizeFor(e *envelope.Envelope, members int) int {
+	return len(e.Frame) + overhead + memberOverhead*(members-1)
+}
 
 // offer gives a message to every target that is owed it, or to the mailbox.
 func (s *State) offer(it *item, fx *Effects) {

@@ -19,6 +19,7 @@ import (
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/mailbox"
 	"github.com/linkerhq/linker/pkg/mailbox/sqlite"
+	"github.com/linkerhq/linker/pkg/polltest"
 	"github.com/linkerhq/linker/pkg/topology"
 	"github.com/linkerhq/linker/processor/internal/custody"
 	"github.com/linkerhq/linker/processor/internal/lane"
@@ -233,16 +234,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func eventually(t *testing.T, what string, want func() bool) {
+func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	for !want() {
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatalf("never: %s", what)
-		}
-	}
+	polltest.Within(t, 20*time.Second, what, ok)
 }

@@ -15,7 +15,7 @@ func (d *Driver) followRoads() {
 	for _, domain := range d.network.Network().Domains {
 		if road, ok := table.Road(domain.Name); ok {
 			// Lanes share the connections to a neighbour.
-			open[domain.Name] = custody.Road{Neighbour: road.Neighbour, Conn: road.Conns[d.lane.Number()%len(road.Conns)]}
+			open[domain.Name] = custody.Road{Conn: road.Conns[d.lane.Number()%len(road.Conns)]}
 		}
 	}
 	d.step(&custody.RoadsChanged{Roads: open})

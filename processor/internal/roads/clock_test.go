@@ -16,6 +16,7 @@ import (
 
 	"github.com/linkerhq/linker/pkg/link"
 	"github.com/linkerhq/linker/pkg/linkstate"
+	"github.com/linkerhq/linker/pkg/logtest"
 	"github.com/linkerhq/linker/pkg/topology"
 	"github.com/linkerhq/linker/processor/internal/roads"
 )
@@ -186,16 +187,16 @@ type timed struct {
 	bus      *bus
 	exchange *exchange
 	network  *described
-	log      *logged
+	log      *logtest.Log
 	stop     func()
 }
 
 func newTimed(t *testing.T, answer func() (*call, error)) *timed {
 	t.Helper()
-	x := &timed{bus: &bus{}, exchange: &exchange{answer: answer, to: map[string]*call{}}, network: &described{}, log: &logged{}}
+	x := &timed{bus: &bus{}, exchange: &exchange{answer: answer, to: map[string]*call{}}, network: &described{}, log: &logtest.Log{}}
 	x.network.set(t, network([]topology.Link{insecure("a", "b"), insecure("b", "c")}, map[string][]string{"b": {"b.example:1"}}))
 	var err error
-	x.Roads, err = roads.New(roads.Config{Domain: "a", Network: x.network, Plane: x.bus, Log: x.log.logger(), Metrics: prometheus.NewRegistry()})
+	x.Roads, err = roads.New(roads.Config{Domain: "a", Network: x.network, Plane: x.bus, Log: x.log.Logger(), Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -581,7 +582,7 @@ func TestALivePlaneThatIsAwayIsCountedAndNoEnd(t *testing.T) {
 		}
 		x.stop()
 
-		r, err := roads.New(roads.Config{Domain: "a", Network: x.network, Plane: x.bus, Log: (&logged{}).logger(), Metrics: prometheus.NewRegistry()})
+		r, err := roads.New(roads.Config{Domain: "a", Network: x.network, Plane: x.bus, Log: (&logtest.Log{}).Logger(), Metrics: prometheus.NewRegistry()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -595,7 +596,7 @@ func TestACertificateThatCannotBeReadIsSaidAtTheStart(t *testing.T) {
 	t.Parallel()
 	_, err := roads.New(roads.Config{
 		Domain: "a", Certificates: link.Certificates{CertFile: "/nowhere"}, Network: &described{}, Plane: &bus{},
-		Log: (&logged{}).logger(), Metrics: prometheus.NewRegistry(),
+		Log: (&logtest.Log{}).Logger(), Metrics: prometheus.NewRegistry(),
 	})
 	if err == nil {
 		t.Error("no error")

@@ -1,7 +1,6 @@
 package roads_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,45 +18,15 @@ import (
 	"github.com/linkerhq/linker/pkg/embedded"
 	"github.com/linkerhq/linker/pkg/link"
 	"github.com/linkerhq/linker/pkg/linkstate"
+	"github.com/linkerhq/linker/pkg/logtest"
+	"github.com/linkerhq/linker/pkg/polltest"
 	"github.com/linkerhq/linker/pkg/topology"
 	"github.com/linkerhq/linker/processor/internal/roads"
 )
 
-// eventually looks again and again until ok, for at most 30 s.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	deadline := time.After(30 * time.Second)
-	for !ok() {
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
-}
-
-// logged is what was logged.
-type logged struct {
-	mu   sync.Mutex
-	text bytes.Buffer // guarded by mu
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-func (l *logged) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	polltest.Eventually(t, what, ok)
 }
 
 // described is a description of the network that tests change.
@@ -143,15 +112,15 @@ type running struct {
 	*roads.Roads
 
 	registry *prometheus.Registry
-	log      *logged
+	log      *logtest.Log
 	stop     func()
 }
 
 func run(t *testing.T, domain string, network roads.Network, p roads.Plane) *running {
 	t.Helper()
-	r := &running{registry: prometheus.NewRegistry(), log: &logged{}}
+	r := &running{registry: prometheus.NewRegistry(), log: &logtest.Log{}}
 	var err error
-	r.Roads, err = roads.New(roads.Config{Domain: domain, Network: network, Plane: p, Log: r.log.logger(), Metrics: r.registry})
+	r.Roads, err = roads.New(roads.Config{Domain: domain, Network: network, Plane: p, Log: r.log.Logger(), Metrics: r.registry})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,12 @@ type Log struct {
 // New returns a logger and what it has logged.
 func New() (*slog.Logger, *Log) {
 	l := &Log{}
-	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug})), l
+	return l.Logger(), l
+}
+
+// Logger returns a logger that writes here, everything down to debug.
+func (l *Log) Logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 // Write implements io.Writer for the logger.

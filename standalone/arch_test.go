@@ -42,7 +42,8 @@ func vocabulary() map[string][]string {
 func inside() map[string][]string {
 	return map[string][]string{
 		"pkg/seldom":            nil,
-		"pkg/broker/kafka":      {"pkg/ident", "pkg/certs", "pkg/seldom"},
+		"pkg/failpoint":         nil,
+		"pkg/broker/kafka":      {"pkg/ident", "pkg/certs", "pkg/failpoint", "pkg/seldom"},
 		"pkg/broker/nats":       {"pkg/certs", "pkg/seldom"},
 		"pkg/presence/redis":    {"pkg/presence", "pkg/ident", "pkg/certs"},
 		"pkg/certs":             nil,

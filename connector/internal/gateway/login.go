@@ -8,6 +8,7 @@ import (
 	"github.com/linkerhq/linker/connector/internal/authcall"
 	"github.com/linkerhq/linker/connector/internal/session"
 	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/failpoint"
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/topology"
 	"github.com/linkerhq/linker/pkg/wire"
@@ -117,6 +118,7 @@ func (g *Gateway) enter(ctx context.Context, s *session.Session, user ident.User
 		g.cfg.Log.Debug("login not written", "user", user, "session", id, "error", err)
 		return wire.ReasonAuthUnavailable
 	}
+	_ = failpoint.Hit(failpoint.ConnectorAfterLogin)
 	timer := time.NewTimer(laneTimeout)
 	defer timer.Stop()
 	select {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/linkerhq/linker/pkg/delivery"
 	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/failpoint"
 	"github.com/linkerhq/linker/pkg/link"
 	"github.com/linkerhq/linker/pkg/topology"
 )
@@ -82,6 +83,7 @@ func (p *peer) acknowledge() {
 		case <-p.acks.wake:
 		}
 		for channel, upTo := range p.acks.take() {
+			_ = failpoint.Hit(failpoint.LinkBeforeAck)
 			p.conn.Send(link.Ack{Channel: channel, UpTo: upTo})
 		}
 		if err := p.acks.failure(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/linkerhq/linker/pkg/failpoint"
 	"github.com/linkerhq/linker/pkg/wire"
 )
 
@@ -169,6 +170,7 @@ func (s *Session) prove(seq uint64) {
 	tokens := s.proof.take(seq)
 	s.mu.Unlock()
 	if advanced || len(tokens) > 0 {
+		_ = failpoint.Hit(failpoint.ConnectorBeforeProof)
 		s.env.Metrics.proofs.Inc()
 		s.env.Proofs.Proved(s, tokens)
 	}

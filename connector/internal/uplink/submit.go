@@ -10,6 +10,7 @@ import (
 
 	"github.com/linkerhq/linker/connector/internal/session"
 	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/failpoint"
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/route"
 	"github.com/linkerhq/linker/pkg/topology"
@@ -170,6 +171,7 @@ func (x *Sender) sendReliable(f wire.Frame, homes []string, network uint64) {
 	}
 	e.Frame = frame(x.user, &f, &e)
 
+	_ = failpoint.Hit(failpoint.ConnectorBeforeAppend)
 	a := &acceptance{x: x, size: len(e.Frame), id: e.ID, reference: f.Reference, left: len(shares)}
 	x.s.Begin(a.size)
 	taken := false
@@ -252,6 +254,7 @@ func (a *acceptance) done(err error) {
 	if !last {
 		return
 	}
+	_ = failpoint.Hit(failpoint.ConnectorAfterAck)
 	m := a.x.u.metrics
 	switch {
 	case failed:

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
 
+	"github.com/linkerhq/linker/pkg/failpoint"
 	"github.com/linkerhq/linker/pkg/seldom"
 )
 
@@ -306,6 +307,9 @@ func (p *Producer) produce(ctx context.Context, topic string, partition int, rec
 		Topic: topic, Partition: partition, RequiredAcks: kafka.RequireAll, Records: records,
 	})
 	if err != nil {
+		return 0, err
+	}
+	if err := failpoint.Hit(failpoint.ProducerAfterAppend); err != nil {
 		return 0, err
 	}
 	return res.BaseOffset, res.Error

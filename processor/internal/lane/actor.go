@@ -12,6 +12,7 @@ import (
 	"github.com/linkerhq/linker/pkg/broker/kafka"
 	"github.com/linkerhq/linker/pkg/delivery"
 	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/failpoint"
 	"github.com/linkerhq/linker/pkg/mailbox"
 	"github.com/linkerhq/linker/pkg/route"
 	"github.com/linkerhq/linker/processor/internal/custody"
@@ -75,6 +76,7 @@ func (d *Driver) step(event custody.Event) { d.state.Step(time.Now(), event, &d.
 
 // handle feeds a batch of records.
 func (d *Driver) handle(batch []kafka.Record, handle int64) {
+	_ = failpoint.Hit(failpoint.LaneBeforeHandling)
 	d.followNetwork()
 	for i := range batch {
 		r := &batch[i]
@@ -224,6 +226,7 @@ func (d *Driver) produce(p custody.Produce) {
 	token := p.Token
 	err := d.Producer.Append(lane, key, p.Envelope.Append(nil), func(_ int64, err error) {
 		if err == nil && token != (custody.Token{}) {
+			_ = failpoint.Hit(failpoint.LaneAfterConfirm)
 			d.inbox.put(&custody.Produced{Token: token})
 		}
 	})
@@ -365,6 +368,9 @@ func (c *committer) commit(low int64) error {
 func (c *committer) do(low int64) error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopFor)
 	defer cancel()
+	if err := failpoint.Hit(failpoint.LaneBeforeCommit); err != nil {
+		return err
+	}
 	err := c.lane.Commit(ctx, low)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil // not known; the next one says more

@@ -23,6 +23,7 @@ import (
 	"github.com/linkerhq/linker/pkg/broker/nats"
 	"github.com/linkerhq/linker/pkg/delivery"
 	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/failpoint"
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/mailbox"
 	"github.com/linkerhq/linker/pkg/seldom"
@@ -401,6 +402,7 @@ func (d *Driver) appendEpoch(ctx context.Context) (int64, error) {
 		offset int64
 		err    error
 	}
+	_ = failpoint.Hit(failpoint.LaneBeforeEpoch)
 	record := envelope.Envelope{Kind: envelope.KindEpoch}
 	for {
 		done := make(chan result, 1)

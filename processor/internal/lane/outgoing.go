@@ -6,6 +6,7 @@ import (
 	"github.com/linkerhq/linker/pkg/broker/nats"
 	"github.com/linkerhq/linker/pkg/delivery"
 	"github.com/linkerhq/linker/pkg/envelope"
+	"github.com/linkerhq/linker/pkg/failpoint"
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/processor/internal/custody"
 )
@@ -61,6 +62,7 @@ func (o *outgoing) flush() {
 func (o *outgoing) send(p *packet) {
 	// What is lost here was not taken: it is sent again under the same number.
 	_ = o.plane.Publish(p.subject, p.buf)
+	_ = failpoint.Hit(failpoint.LaneAfterDelivery)
 	p.buf = p.buf[:len(o.header)]
 }
 

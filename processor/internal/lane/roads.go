@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"github.com/linkerhq/linker/pkg/failpoint"
 	"github.com/linkerhq/linker/processor/internal/custody"
 )
 
@@ -68,6 +69,7 @@ type receiver struct{ inbox *inbox }
 
 // HandedOver implements roads.Receiver.
 func (r receiver) HandedOver(channel, upTo uint64) {
+	_ = failpoint.Hit(failpoint.LinkBeforeSettle)
 	r.inbox.put(&custody.HandedOver{Channel: channel, UpTo: upTo})
 }
 

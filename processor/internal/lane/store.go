@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/linkerhq/linker/pkg/broker/kafka"
+	"github.com/linkerhq/linker/pkg/failpoint"
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/mailbox"
 	"github.com/linkerhq/linker/processor/internal/custody"
@@ -217,7 +218,7 @@ func (q *storeQueue) do(ctx context.Context, j *storeJob) bool {
 			return some(j.mark, func() error { return q.store.MarkProved(ctx, j.mark) })
 		}},
 		{"delete rows", func(ctx context.Context) error {
-			return some(j.del, func() error { return q.store.Delete(ctx, j.del) })
+			return some(j.del, func() error { return q.remove(ctx, j.del) })
 		}},
 		{"delete proved rows", func(ctx context.Context) error { return q.deleteProved(ctx, j.proved) }},
 		{"save announced users", func(ctx context.Context) error { return q.announce(ctx, j) }},
@@ -288,7 +289,12 @@ func (q *storeQueue) complain(what string, err error) {
 }
 
 func (q *storeQueue) put(ctx context.Context, rows []mailbox.Row) bool {
-	ok := q.repeat(ctx, "store rows", func(ctx context.Context) error { return q.store.Put(ctx, rows) })
+	ok := q.repeat(ctx, "store rows", func(ctx context.Context) error {
+		if err := q.store.Put(ctx, rows); err != nil {
+			return err
+		}
+		return failpoint.Hit(failpoint.LaneAfterStore)
+	})
 	if !ok {
 		return false
 	}
@@ -298,6 +304,16 @@ func (q *storeQueue) put(ctx context.Context, rows []mailbox.Row) bool {
 	}
 	q.inbox.put(&custody.Stored{Keys: keys})
 	return true
+}
+
+func (q *storeQueue) remove(ctx context.Context, keys []mailbox.Key) error {
+	if err := failpoint.Hit(failpoint.LaneBeforeDelete); err != nil {
+		return err
+	}
+	if err := q.store.Delete(ctx, keys); err != nil {
+		return err
+	}
+	return failpoint.Hit(failpoint.LaneAfterDelete)
 }
 
 func (q *storeQueue) deleteProved(ctx context.Context, list []custody.ProvedRows) error {
@@ -361,6 +377,9 @@ func (q *storeQueue) read(ctx context.Context, j *storeJob) error {
 	var errs [6]error
 	j.asked.reads, errs[0] = each(j.asked.reads, func(r custody.Read) error {
 		rows, more, err := q.store.Read(ctx, r.Query)
+		if err == nil {
+			err = failpoint.Hit(failpoint.LaneAfterRead)
+		}
 		if err == nil {
 			q.inbox.put(&custody.RowsRead{Read: r, Rows: rows, More: more})
 		}

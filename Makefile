@@ -29,7 +29,7 @@ run: build
 	@exec $(BIN)/standalone $(if $(DOMAINS),--domains '$(DOMAINS)') $(ARGS)
 
 # All programs, into bin. VERSION is what --version says; without it, devel.
-PROGRAMS := ./connector/cmd/connector ./processor/cmd/processor ./metaserver/cmd/metaserver ./standalone/cmd/console ./standalone
+PROGRAMS := ./connector/cmd/connector ./processor/cmd/processor ./processor/cmd/linkerctl ./metaserver/cmd/metaserver ./standalone/cmd/console ./standalone
 VERSION  ?=
 
 .PHONY: build
@@ -39,6 +39,16 @@ build:
 
 # What names real servers to tests: those of make test run on embedded ones.
 SERVERS := KAFKA_HOSTS NATS_URL REDIS_URL MONGODB_URI
+
+# Five minutes of kills, cuts and frozen processes, and what became of every message: see
+# docs/torture.md. TORTURE='--duration 1m' is a shorter one, TORTURE=--help says what else there is.
+TORTURE ?=
+
+.PHONY: torture
+torture:
+	@mkdir -p $(BIN)
+	@go build -o $(BIN)/ ./standalone/cmd/linker-torture
+	@exec $(BIN)/linker-torture $(TORTURE)
 
 # Vet with the flags of the tests, so that both compile everything just once. -count=1: the tests
 # of the architecture look at all modules, and the cache of test results does not know that. The

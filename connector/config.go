@@ -12,12 +12,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/linkerhq/linker/connector/internal/gateway"
 	"github.com/linkerhq/linker/pkg/broker/kafka"
 	"github.com/linkerhq/linker/pkg/broker/nats"
 	"github.com/linkerhq/linker/pkg/certs"
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/link"
 	"github.com/linkerhq/linker/pkg/presence/redis"
+	"github.com/linkerhq/linker/pkg/trace"
 	"github.com/linkerhq/linker/pkg/wire"
 )
 
@@ -45,9 +47,22 @@ type Config struct {
 	MetaToken       string
 	MetaCache       string // file of the last good snapshot, for a start without the meta server; empty: none
 
-	FrameLimit     int           // bytes of one message of a client; default 64 KiB
-	AllowedOrigins []string      // hosts of pages that may connect, as patterns of path.Match; empty: any
-	DrainFor       time.Duration // how long the end may take at most; default 25 s
+	// OtelEndpoint is the collector of OpenTelemetry that gets spans of a share of all
+	// messages, http://HOST:PORT; empty: none does.
+	OtelEndpoint string
+	OtelRatio    float64 // that share, 0 to 1
+
+	TraceEvents int // events of messages that are remembered, for those who ask where one is; 0: none
+
+	FrameLimit     int      // bytes of one message of a client; default 64 KiB
+	AllowedOrigins []string // hosts of pages that may connect, as patterns of path.Match; empty: any
+
+	// What is let in at once, 0: any number. Of MaxSockets at most a tenth may be
+	// without a login. An IPv6 address counts for its network of 64 bits.
+	MaxSockets, MaxSocketsPerUser, MaxSocketsPerAddress int
+
+	DrainFor    time.Duration // how long the end may take at most; default 25 s
+	DrainSpread time.Duration // over which clients are sent away then, at most half of DrainFor; 0: all at once
 }
 
 // Deps is what the surrounding program gives. Every field but Ready is needed.
@@ -100,8 +115,22 @@ func (c Config) validate() error {
 		_, err := path.Match(origin, "")
 		wrong(origin == "" || err != nil, "allowed origin: %q, expected HOST, HOST:PORT or a pattern of them", origin)
 	}
+	wrong(c.MaxSockets < 0, "largest number of sockets: %d, expected no less than 0", c.MaxSockets)
+	wrong(c.MaxSocketsPerUser < 0, "largest number of sockets of a user: %d, expected no less than 0", c.MaxSocketsPerUser)
+	wrong(c.MaxSocketsPerAddress < 0, "largest number of sockets of an address: %d, expected no less than 0", c.MaxSocketsPerAddress)
+	wrong(c.TraceEvents < 0, "events to remember: %d, expected no less than 0", c.TraceEvents)
 	wrong(c.DrainFor < 0, "drain time: %s, expected no less than 0", c.DrainFor)
+	wrong(c.DrainSpread < 0, "drain spread: %s, expected no less than 0", c.DrainSpread)
 	return errors.Join(mistakes...)
+}
+
+// place is who the connector is in traces.
+func (c Config) place() trace.Place {
+	return trace.Place{Domain: c.Domain, Service: trace.Connector, Name: c.Name}
+}
+
+func (c Config) limits() gateway.Limits {
+	return gateway.Limits{Sockets: c.MaxSockets, PerUser: c.MaxSocketsPerUser, PerAddress: c.MaxSocketsPerAddress}
 }
 
 func randomHex(bytes int) string {

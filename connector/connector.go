@@ -23,6 +23,8 @@ import (
 	"github.com/linkerhq/linker/connector/internal/linkport"
 	"github.com/linkerhq/linker/pkg/certs"
 	"github.com/linkerhq/linker/pkg/run"
+	"github.com/linkerhq/linker/pkg/trace"
+	"github.com/linkerhq/linker/pkg/trace/otel"
 )
 
 // Connector is one connector.
@@ -32,6 +34,8 @@ type Connector struct {
 	listener net.Listener
 	ops      *run.Ops
 	links    *linkport.Port
+	trace    *trace.Log            // of all lives
+	spans    *otel.Spans           // nil: nobody wants any
 	parts    atomic.Pointer[parts] // nil unless it runs and takes clients
 }
 
@@ -74,7 +78,28 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("bind the link port %s: %w", cfg.Link, err), c.listener.Close(), c.ops.Close())
 	}
+	if err := c.openTrace(); err != nil {
+		return nil, errors.Join(fmt.Errorf("configure connector: %w", err), c.Close())
+	}
 	return c, nil
+}
+
+// openTrace prepares to note what becomes of messages.
+func (c *Connector) openTrace() error {
+	metrics, err := otel.NewMetrics(c.deps.Metrics)
+	if err != nil {
+		return err
+	}
+	var sink trace.Sink
+	if c.cfg.OtelEndpoint != "" {
+		c.spans, err = otel.New(otel.Config{Endpoint: c.cfg.OtelEndpoint, Ratio: c.cfg.OtelRatio, Place: c.cfg.place(), Log: c.deps.Log, Metrics: metrics})
+		if err != nil {
+			return err
+		}
+		sink = c.spans
+	}
+	c.trace = trace.NewLog(c.cfg.place(), c.cfg.TraceEvents, sink)
+	return nil
 }
 
 // security returns how clients speak TLS; nil: they do not.
@@ -155,9 +180,12 @@ func (c *Connector) Run(ctx context.Context) error {
 		})
 	}
 	entry := newDoor(c.listener, c.deps.Log)
-	part("take connections", entry.run, ctx)
+	part("take connections", entry.run, work) // until the end too: who knocks is told
 	part("serve health", c.ops.Run, work)
 	part("answer links", c.links.Run, ctx)
+	if c.spans != nil {
+		part("send spans", c.spans.Run, work)
+	}
 	var err error
 	for {
 		begun.Inc()

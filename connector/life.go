@@ -73,10 +73,14 @@ func (c *Connector) live(ctx context.Context, entry *door) error {
 	}
 	c.parts.Store(nil)
 	closeLinks()
-	if errors.Is(failure, lease.ErrLost) {
-		c.drain(work, p, server, rebirthFor, session.CauseAsleep)
-	} else {
-		c.drain(work, p, server, c.cfg.DrainFor, session.CauseShutdown)
+	switch {
+	case errors.Is(failure, lease.ErrLost):
+		end(work, server) // who knocks now waits for the next life
+		c.drain(work, p, server, drain{limit: rebirthFor, cause: session.CauseAsleep})
+	case failure != nil:
+		c.drain(work, p, server, drain{limit: c.cfg.DrainFor, cause: session.CauseShutdown})
+	default:
+		c.drain(work, p, server, drain{limit: c.cfg.DrainFor, spread: min(c.cfg.DrainSpread, c.cfg.DrainFor/2), cause: session.CauseShutdown})
 	}
 	stopWork()
 	running.Wait()
@@ -115,20 +119,35 @@ func (c *Connector) server(p *parts) *http.Server {
 	}
 }
 
+// drain is how a life ends.
+type drain struct {
+	limit  time.Duration // how long it may take
+	spread time.Duration // over which the clients are sent away
+	cause  session.Cause
+}
+
 // drain ends all sessions and waits until the log has their last records, but no
-// longer than limit.
-func (c *Connector) drain(work context.Context, p *parts, server *http.Server, limit time.Duration, cause session.Cause) {
-	ctx, cancel := context.WithTimeout(work, limit)
+// longer than the limit. Whoever knocks meanwhile is told that there is no room.
+func (c *Connector) drain(work context.Context, p *parts, server *http.Server, d drain) {
+	ctx, cancel := context.WithTimeout(work, d.limit)
 	defer cancel()
-	handshakes, cancelHandshakes := context.WithTimeout(ctx, handshakeTime)
-	defer cancelHandshakes()
-	if server.Shutdown(handshakes) != nil {
-		_ = server.Close() // what is not upgraded yet is cut
+	began := time.Now()
+	c.deps.Log.Info("connector drains", "name", c.cfg.Name, "cause", d.cause, "sessions", p.gateway.Sessions(), "spread", d.spread)
+	if err := p.gateway.Drain(ctx, d.cause, d.spread); err != nil {
+		c.deps.Log.Warn("sessions left behind", "error", err, "sessions", p.gateway.Sessions())
 	}
-	if err := p.gateway.Drain(ctx, cause); err != nil {
-		c.deps.Log.Warn("sessions left behind", "error", err)
-	}
+	end(ctx, server)
 	if err := p.uplink.Settled(ctx); err != nil {
 		c.deps.Log.Warn("records without acknowledgement left behind", "error", err)
+	}
+	c.deps.Log.Info("connector has drained", "name", c.cfg.Name, "took", time.Since(began))
+}
+
+// end gives handshakes under way a moment, and cuts what is not upgraded by then.
+func end(ctx context.Context, server *http.Server) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
+	defer cancel()
+	if server.Shutdown(ctx) != nil {
+		_ = server.Close() // nothing can be done about it
 	}
 }

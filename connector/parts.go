@@ -19,6 +19,7 @@ import (
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/presence/redis"
 	"github.com/linkerhq/linker/pkg/topology/feed"
+	"github.com/linkerhq/linker/pkg/trace"
 )
 
 // parts is what a running connector consists of. This file is the only one that
@@ -32,6 +33,8 @@ type parts struct {
 	uplink   *uplink.Uplink
 	downlink *downlink.Downlink
 	gateway  *gateway.Gateway
+	trace    *trace.Log
+	witness  *trace.Witness
 	lease    *lease.Lease
 }
 
@@ -40,7 +43,7 @@ type parts struct {
 func (c *Connector) assemble(metrics prometheus.Registerer) (p *parts, err error) {
 	cfg, log := c.cfg, c.deps.Log
 	self := ident.Connector{Name: cfg.Name, Incarnation: newIncarnation()}
-	p = &parts{}
+	p = &parts{trace: c.trace}
 	defer func() {
 		if err != nil {
 			p.disconnect()
@@ -67,21 +70,26 @@ func (c *Connector) assemble(metrics prometheus.Registerer) (p *parts, err error
 				s.Identity().Sender.OwnerChanged()
 			}
 		},
+		Trace: p.trace,
 	}, nats.Plane{Conn: p.nats}, sessions)
 	if err != nil {
 		return p, err
 	}
 	p.uplink, err = uplink.New(
 		uplink.Config{Domain: cfg.Domain, Connector: self, Generation: cfg.KafkaGeneration, Lanes: cfg.Lanes, Log: log, Metrics: metrics},
-		uplink.Deps{Log: p.producer, Plane: p.nats, Lanes: p.downlink, Network: p.feed},
+		uplink.Deps{Log: p.producer, Plane: p.nats, Lanes: p.downlink, Network: p.feed, Trace: p.trace},
 	)
 	if err != nil {
 		return p, err
 	}
 	p.gateway, err = gateway.New(
-		gateway.Config{Domain: cfg.Domain, Lanes: cfg.Lanes, FrameLimit: cfg.FrameLimit, AllowedOrigins: cfg.AllowedOrigins, Log: log, Metrics: metrics},
+		gateway.Config{Domain: cfg.Domain, Lanes: cfg.Lanes, FrameLimit: cfg.FrameLimit, AllowedOrigins: cfg.AllowedOrigins, Limits: cfg.limits(), Log: log, Metrics: metrics},
 		gateway.Deps{Network: p.feed, Roster: sessions, Uplink: p.uplink, Proofs: p.downlink},
 	)
+	if err != nil {
+		return p, err
+	}
+	p.witness, err = trace.NewWitness(trace.Config{Place: cfg.place(), Log: p.trace, Plane: nats.Plane{Conn: p.nats}, Logger: log, Metrics: metrics})
 	if err != nil {
 		return p, err
 	}
@@ -104,6 +112,7 @@ func (p *parts) runners(c *Connector) map[string]func(context.Context) error {
 		"write to the log":    p.producer.Run,
 		"follow the network":  p.feed.Run,
 		"bring deliveries":    p.downlink.Run,
+		"answer questions":    p.witness.Run,
 		"keep the lease":      p.lease.Run,
 		"repeat logouts":      func(ctx context.Context) error { p.uplink.Run(ctx); return nil },
 		"look after sessions": func(ctx context.Context) error { p.gateway.Run(ctx); return nil },
@@ -144,7 +153,7 @@ func (p *parts) ready() error {
 // links is what neighbouring domains bring their messages to.
 func (p *parts) links() linkport.Deps {
 	return linkport.Deps{
-		Log: p.producer, Plane: nats.Plane{Conn: p.nats}, Lanes: p.downlink, Network: p.feed,
+		Log: p.producer, Plane: nats.Plane{Conn: p.nats}, Lanes: p.downlink, Network: p.feed, Trace: p.trace, Asked: p.witness.Asked,
 		Unavailable: kafka.ErrUnavailable, TooLarge: kafka.ErrTooLarge,
 	}
 }

@@ -200,7 +200,7 @@ func TestDockerignoreLeavesOutWhatImagesDoNotNeed(t *testing.T) {
 		".git/HEAD": true, "bin/standalone": true, "data/lock": true, "deploy/Dockerfile": true, "README.md": true, "go.work": true,
 		"pkg/wire/wire_test.go": true, "connector/connector_test.go": true, "pkg/wire/testdata/fuzz/x": true,
 		"pkg/go.mod": false, "pkg/wire/wire.go": false, "connector/cmd/connector/main.go": false,
-		"standalone/internal/console/static/linker.js": false,
+		"standalone/internal/console/static/console.js": false, "pkg/client/js/linker.js": false,
 	} {
 		if got := ignored(path); got != want {
 			t.Errorf("%s: left out %v, want %v", path, got, want)

@@ -190,7 +190,17 @@ func TestImagesAreBuiltFromWhatTheDockerfileCopies(t *testing.T) {
 	for _, name := range targets() {
 		dir := b.build(t, name).dir
 		binary := filepath.Join(dir, "linker")
-		t.Run(name+" is one static binary", func(t *testing.T) { oneStaticBinary(t, dir, binary) })
+		programs := []string{binary}
+		if name == "processor" {
+			tool := filepath.Join(dir, "linkerctl")
+			programs = append(programs, tool)
+			t.Run("linkerctl says what it is", func(t *testing.T) {
+				if got := output(t, tool, "--version"); !strings.HasPrefix(got, "linkerctl "+testVersion+" go1.") {
+					t.Errorf("--version says %q", got)
+				}
+			})
+		}
+		t.Run(name+" has static binaries and nothing else", func(t *testing.T) { onlyStaticBinaries(t, dir, programs) })
 		t.Run(name+" says what it is", func(t *testing.T) {
 			if got := output(t, binary, "--version"); !strings.HasPrefix(got, name+" "+testVersion+" go1.") {
 				t.Errorf("--version says %q", got)
@@ -218,7 +228,7 @@ func output(t *testing.T, binary string, args ...string) string {
 	return string(out)
 }
 
-func oneStaticBinary(t *testing.T, dir, binary string) {
+func onlyStaticBinaries(t *testing.T, dir string, programs []string) {
 	t.Helper()
 	var files []string
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
@@ -227,12 +237,19 @@ func oneStaticBinary(t *testing.T, dir, binary string) {
 		}
 		return err
 	})
-	if err != nil || !slices.Equal(files, []string{binary}) {
+	if err != nil || !slices.Equal(files, programs) {
 		t.Errorf("the image holds %v: %v", files, err)
 	}
 	if info, err := os.Stat(filepath.Join(dir, "var", "lib", "linker")); err != nil || !info.IsDir() {
 		t.Errorf("there is no place to write to: %v", err)
 	}
+	for _, program := range programs {
+		static(t, program)
+	}
+}
+
+func static(t *testing.T, binary string) {
+	t.Helper()
 	info, err := os.Stat(binary)
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,8 @@ package processor
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,10 +29,14 @@ import (
 	"github.com/linkerhq/linker/pkg/presence/redis"
 	"github.com/linkerhq/linker/pkg/run"
 	"github.com/linkerhq/linker/pkg/topology/feed"
+	"github.com/linkerhq/linker/pkg/trace"
+	"github.com/linkerhq/linker/pkg/trace/otel"
 	"github.com/linkerhq/linker/processor/internal/custody"
+	"github.com/linkerhq/linker/processor/internal/deadletters"
 	"github.com/linkerhq/linker/processor/internal/lane"
 	"github.com/linkerhq/linker/processor/internal/roads"
 	"github.com/linkerhq/linker/processor/internal/roll"
+	"github.com/linkerhq/linker/processor/internal/tracing"
 	"github.com/linkerhq/linker/processor/internal/whereabouts"
 )
 
@@ -53,12 +59,16 @@ type Config struct {
 	MetaToken       string
 	MetaCache       string // where the last good description of the network is kept; empty: nowhere
 
-	MailboxURL   string        // mongodb://…, mongodb+srv://… or file:DIR
+	MailboxURL   string        // mongodb://…, mongodb+srv://…, file:DIR or file:DIR?shared=true
 	QuotaRows    int           // rows that may wait for one user; 0: no limit
 	QuotaBytes   int64         // bytes that may wait for one user; 0: no limit
 	ExpireAfter  time.Duration // how long a message waits at most; 0: for ever
 	LinkRows     int           // records that may wait for one other domain; 0: no limit
 	LinkBytes    int64         // bytes that may wait for one other domain; 0: no limit
+	DeadRetain   time.Duration // how long a dead letter is kept; 0: for ever
+	OtelEndpoint string        // collector of OpenTelemetry that gets spans of a share of all messages, http://HOST:PORT; empty: none does
+	OtelRatio    float64       // that share, 0 to 1
+	TraceEvents  int           // events of messages that are remembered, for those who ask where one is; 0: none
 	BacklogBytes int64         // of one lane, from which on connectors accept nothing for it; 0: half of what the log retains
 }
 
@@ -84,6 +94,10 @@ type Processor struct {
 	roads    *roads.Roads
 	kafka    kafka.Config
 	lanes    *lane.Metrics
+	letters  *deadletters.Letters
+	trace    *trace.Log
+	witness  *trace.Witness
+	spans    *otel.Spans // nil: nobody wants any
 	group    atomic.Pointer[kafka.Group]
 }
 
@@ -141,22 +155,83 @@ func (p *Processor) open(deps Deps) error {
 	for _, path := range []string{"/v1/links", "/v1/routes", "/v1/network"} {
 		p.ops.Reveal("GET "+path, states, cfg.HTTPToken)
 	}
+	if p.letters, err = deadletters.New(deadletters.Config{
+		Domain: cfg.Domain, Lanes: cfg.Lanes, Generation: cfg.KafkaGeneration, Retain: cfg.DeadRetain,
+		Store: p.store, Log: p.producer, Network: p.feed, Logger: p.log, Metrics: deps.Metrics,
+	}); err != nil {
+		return err
+	}
+	for path, handler := range p.letters.Handlers() {
+		p.ops.Reveal(path, handler, cfg.HTTPToken)
+	}
+	if err := p.openTrace(deps); err != nil {
+		return err
+	}
+	p.ops.Reveal("GET /v1/messages/{id}", tracing.Handler(p.witness, p.feed), cfg.HTTPToken)
 	p.ops.Reveal("GET /v1/users", whereabouts.Handler(cfg.Domain, p.registry, p.log), cfg.HTTPToken)
 	p.lanes, err = lane.NewMetrics(deps.Metrics)
 	return err
 }
+
+// openTrace prepares to say what becomes of messages, and to ask others.
+func (p *Processor) openTrace(deps Deps) error {
+	cfg := p.cfg
+	place := trace.Place{Domain: cfg.Domain, Service: trace.Processor, Name: newName()}
+	p.log.Info("processor is called so in traces of messages", "name", place.Name)
+	metrics, err := otel.NewMetrics(deps.Metrics)
+	if err != nil {
+		return err
+	}
+	var sink trace.Sink
+	if cfg.OtelEndpoint != "" {
+		if p.spans, err = otel.New(otel.Config{Endpoint: cfg.OtelEndpoint, Ratio: cfg.OtelRatio, Place: place, Log: p.log, Metrics: metrics}); err != nil {
+			return err
+		}
+		sink = p.spans
+	}
+	p.trace = trace.NewLog(place, cfg.TraceEvents, sink)
+	p.witness, err = trace.NewWitness(trace.Config{
+		Place: place, Log: p.trace, Plane: nats.Plane{Conn: p.plane}, Neighbours: p.roads, Expected: p.connectors, Logger: p.log, Metrics: deps.Metrics,
+		Rows: &tracing.Rows{Domain: cfg.Domain, Generation: cfg.KafkaGeneration, Lanes: cfg.Lanes, Store: p.store, Network: p.feed},
+	})
+	return err
+}
+
+// newName tells processors apart in traces; nobody gives them names.
+func newName() string {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return "processor-" + hex.EncodeToString(b[:])
+}
+
+// connectors are the names of those whose leases stand.
+func (p *Processor) connectors() []string {
+	var names []string
+	alive, _ := p.roll.Alive()
+	for _, c := range alive {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+// shared stands at the end of a mailbox URL whose directory several processors of
+// this machine and of one domain have open.
+const shared = "?shared=true"
 
 // openMailbox opens the store that the scheme of the URL names. The URL may carry
 // a password: it is not repeated in errors.
 func openMailbox(cfg Config, log *slog.Logger) (mailbox.Store, error) {
 	scheme, rest, _ := strings.Cut(cfg.MailboxURL, ":")
 	switch {
-	case scheme == "file" && rest != "":
+	case scheme == "file" && strings.TrimSuffix(rest, shared) != "":
+		if dir, several := strings.CutSuffix(rest, shared); several {
+			return sqlite.OpenShared(dir, log)
+		}
 		return sqlite.Open(rest, log)
 	case scheme == "mongodb" || scheme == "mongodb+srv":
 		return mongo.Open(mongo.Config{URL: cfg.MailboxURL, Database: "linker_" + cfg.Domain, Log: log})
 	default:
-		return nil, errors.New("mailbox URL: expected mongodb://…, mongodb+srv://… or file:DIR")
+		return nil, errors.New("mailbox URL: expected mongodb://…, mongodb+srv://…, file:DIR or file:DIR?shared=true")
 	}
 }
 
@@ -248,6 +323,10 @@ func (p *Processor) Run(ctx context.Context) error {
 	group.Go(func() error { return p.producer.Run(base) })
 	group.Go(func() error { return p.roll.Run(base) })
 	group.Go(func() error { return p.roads.Run(base) })
+	group.Go(func() error { return p.witness.Run(base) })
+	if p.spans != nil {
+		group.Go(func() error { return p.spans.Run(base) })
+	}
 	group.Go(func() error {
 		defer stop()
 		// A part that fails ends the lanes as well.
@@ -263,7 +342,8 @@ func (p *Processor) Run(ctx context.Context) error {
 	return err
 }
 
-// serveLanes joins the group that shares the lanes, once it can work.
+// serveLanes joins the group that shares the lanes, and the one of which one member keeps
+// the dead letters, once it can work.
 func (p *Processor) serveLanes(ctx context.Context) error {
 	if err := kafka.EnsureTopics(ctx, p.kafka); err != nil {
 		if ctx.Err() != nil {
@@ -277,7 +357,7 @@ func (p *Processor) serveLanes(ctx context.Context) error {
 	}
 	deps := lane.Deps{
 		Domain: p.cfg.Domain, Lanes: p.cfg.Lanes, Generation: p.cfg.KafkaGeneration, BacklogBytes: backlog,
-		Limits: p.limits(), Poison: lane.NewPoison(), Complaints: new(lane.Complaints),
+		Limits: p.limits(), Trace: p.trace, Poison: lane.NewPoison(), Complaints: new(lane.Complaints),
 		Producer: p.producer, Plane: p.plane, Store: p.store, Connectors: p.roll, Network: p.feed, Roads: p.roads, Metrics: p.lanes, Log: p.log,
 	}
 	group, err := kafka.NewGroup(p.kafka, func(ctx context.Context, l *kafka.Lane) error {
@@ -286,8 +366,17 @@ func (p *Processor) serveLanes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	dead, err := kafka.NewDeadGroup(p.kafka, func(ctx context.Context, topic *kafka.Lane) error {
+		return p.letters.Keep(ctx, topic)
+	})
+	if err != nil {
+		return err
+	}
 	p.group.Store(group)
-	return group.Run(ctx)
+	both, ctx := errgroup.WithContext(ctx)
+	both.Go(func() error { return group.Run(ctx) })
+	both.Go(func() error { return dead.Run(ctx) })
+	return both.Wait()
 }
 
 // limits are those of one lane. What may wait for another domain is shared by the lanes.

@@ -47,19 +47,25 @@ func inside() map[string][]string {
 		"pkg/broker/nats":       {"pkg/certs", "pkg/seldom"},
 		"pkg/presence/redis":    {"pkg/presence", "pkg/ident", "pkg/certs"},
 		"pkg/certs":             nil,
+		"pkg/client":            {"pkg/ident"},
+		"pkg/client/js":         nil,
 		"pkg/link":              {"pkg/certs", "pkg/ident", "pkg/internal/bin", "pkg/topology"},
 		"pkg/certs/certtest":    nil,
 		"pkg/logtest":           nil,
 		"pkg/mailbox/mongo":     {"pkg/mailbox", "pkg/envelope", "pkg/ident", "pkg/internal/bin"},
 		"pkg/settings":          {"pkg/ident"},
 		"pkg/program":           {"pkg/run", "pkg/settings"},
-		"pkg/mailbox/sqlite":    {"pkg/mailbox", "pkg/envelope", "pkg/ident", "pkg/internal/bin"},
+		"pkg/mailbox/sqlite":    {"pkg/mailbox", "pkg/envelope", "pkg/ident", "pkg/internal/bin", "pkg/internal/disk"},
 		"pkg/mailboxtest":       {"pkg/mailbox", "pkg/envelope", "pkg/ident"},
 		"pkg/topology/feed":     {"pkg/topology"},
+		"pkg/trace":             {"pkg/ident", "pkg/internal/bin", "pkg/seldom"},
+		"pkg/trace/otel":        {"pkg/ident", "pkg/seldom", "pkg/trace"},
 		"pkg/run":               nil,
-		"pkg/embedded":          nil,
+		"pkg/embedded":          {"pkg/internal/disk", "pkg/seldom"},
+		"pkg/internal/disk":     nil,
 		"pkg/internal/porttest": nil,
 		"pkg/polltest":          nil,
+		"pkg/disktest":          nil,
 
 		"connector/internal/session":             nil,
 		"connector/internal/session/sessiontest": {"connector/internal/session"},
@@ -81,10 +87,13 @@ func inside() map[string][]string {
 		"processor/internal/roll":        nil,
 		"processor/internal/custody":     {"processor/internal/window"},
 		"processor/internal/roads":       nil,
+		"processor/internal/tracing":     {"processor/internal/custody"},
 		"processor/internal/whereabouts": nil,
+		"processor/internal/deadletters": nil,
 		"processor/internal/lane":        {"processor/internal/custody", "processor/internal/roads"},
 		"processor": {
-			"processor/internal/custody", "processor/internal/lane", "processor/internal/roads", "processor/internal/roll", "processor/internal/whereabouts",
+			"processor/internal/custody", "processor/internal/deadletters", "processor/internal/lane", "processor/internal/roads", "processor/internal/roll", "processor/internal/tracing",
+			"processor/internal/whereabouts",
 		},
 
 		"metaserver/internal/catalog": nil,
@@ -93,13 +102,27 @@ func inside() map[string][]string {
 
 		"standalone/internal/console": nil,
 		"standalone/internal/stack":   {"standalone/internal/console"},
-		"standalone/e2e":              nil,
-		"standalone":                  {"standalone/internal/stack"},
-		"standalone/cmd/console":      {"standalone/internal/console"},
-		"connector/cmd/connector":     {"connector"},
-		"processor/cmd/processor":     {"processor"},
-		"metaserver/cmd/metaserver":   {"metaserver"},
-		"deploy":                      nil,
+		"standalone/internal/proxy":   nil,
+
+		"standalone/internal/torture/bugs":    nil,
+		"standalone/internal/torture/history": nil,
+		"standalone/internal/torture/load":    {"standalone/internal/torture/history"},
+		"standalone/internal/torture/nemesis": {"standalone/internal/torture/history", "standalone/internal/torture/system"},
+		"standalone/internal/torture/system":  {"standalone/internal/proxy"},
+		"standalone/internal/torture/verdict": {"standalone/internal/torture/history"},
+		"standalone/cmd/linker-torture": {
+			"standalone/internal/torture/bugs", "standalone/internal/torture/history", "standalone/internal/torture/load",
+			"standalone/internal/torture/nemesis", "standalone/internal/torture/system", "standalone/internal/torture/verdict",
+		},
+
+		"standalone/e2e":            nil,
+		"standalone":                {"standalone/internal/stack"},
+		"standalone/cmd/console":    {"standalone/internal/console"},
+		"connector/cmd/connector":   {"connector"},
+		"processor/cmd/processor":   {"processor"},
+		"processor/cmd/linkerctl":   nil,
+		"metaserver/cmd/metaserver": {"metaserver"},
+		"deploy":                    nil,
 	}
 }
 
@@ -107,18 +130,19 @@ func inside() map[string][]string {
 // may as well. nil: every package may.
 func owners() map[string][]string {
 	return map[string][]string{
-		"github.com/segmentio/kafka-go":       {"pkg/broker/kafka"},
+		"github.com/segmentio/kafka-go":       {"pkg/broker/kafka", "standalone/internal/torture/system"}, // which looks from outside
 		"github.com/nats-io/nats.go":          {"pkg/broker/nats"},
 		"github.com/redis/go-redis":           {"pkg/presence/redis"},
 		"modernc.org/sqlite":                  {"pkg/mailbox/sqlite"},
-		"go.mongodb.org/mongo-driver":         {"pkg/mailbox/mongo"},
+		"go.mongodb.org/mongo-driver":         {"pkg/mailbox/mongo", "standalone/internal/torture/system"}, // which takes away what it has made
 		"github.com/spf13/viper":              {"pkg/settings"},
 		"github.com/spf13/pflag":              {"pkg/settings"},
-		"github.com/coder/websocket":          {"connector/internal/session", "connector/internal/session/sessiontest"},
+		"github.com/coder/websocket":          {"pkg/client", "standalone/internal/torture/load", "connector/internal/session", "connector/internal/session/sessiontest"},
 		"go.yaml.in/yaml":                     {"metaserver/internal/catalog", "pkg/settings"},
 		"github.com/twmb/franz-go":            {"pkg/embedded"},
 		"github.com/nats-io/nats-server":      {"pkg/embedded"},
 		"github.com/alicebob/miniredis":       {"pkg/embedded"},
+		"go.opentelemetry.io/otel":            {"pkg/trace/otel"},
 		"github.com/prometheus/client_golang": nil,
 		"golang.org/x/sync":                   {"processor", "processor/internal/lane"},
 		"golang.org/x/sys":                    {"connector/internal/session"},
@@ -126,10 +150,11 @@ func owners() map[string][]string {
 }
 
 // adapters lists the packages that stand between ports and SDKs, and who may
-// choose them: the roots of services, and the one driver that names them.
+// choose them: the roots of services, the one driver that names them, and the torture,
+// which looks into the mailboxes of a system that has ended.
 func adapters() (adapters, choosers []string) {
 	return []string{"pkg/broker/kafka", "pkg/broker/nats", "pkg/presence/redis", "pkg/mailbox/sqlite", "pkg/mailbox/mongo", "pkg/topology/feed"},
-		[]string{"connector", "processor", "processor/internal/lane"}
+		[]string{"connector", "processor", "processor/internal/lane", "processor/internal/deadletters", "standalone/internal/torture/system"}
 }
 
 func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {

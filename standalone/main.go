@@ -123,6 +123,8 @@ func parse(args []string, stdout io.Writer) (questions, stack.Config, slog.Level
 	flags.IntVar(&cfg.Ports.Console, "console-port", cfg.Ports.Console, "`port` of the console, a page to try the system with")
 	flags.IntVar(&cfg.FrameLimit, "frame-limit", 0, "largest message of a client in `bytes` (default 65536)")
 	flags.DurationVar(&cfg.DrainFor, "drain-for", 0, "how `long` the end may take at most (default 25s)")
+	flags.DurationVar(&cfg.DrainSpread, "drain-spread", 0, "`time` over which clients are sent away at the end, at most half of --drain-for (default 0: all at once)")
+	waiting := waitingFlags(flags)
 	flags.TextVar(&level, "log-level", level, "DEBUG, INFO, WARN or ERROR")
 	flags.BoolVar(&asked.version, "version", false, "prints the version, in place of running")
 	flags.StringVar(&asked.probe, "probe", "", "gets the `URL`, in place of running: exit code 0 if it answers 200 within 3 seconds, 1 if not")
@@ -144,6 +146,9 @@ func parse(args []string, stdout io.Writer) (questions, stack.Config, slog.Level
 		for origin := range strings.SplitSeq(*origins, ",") {
 			cfg.Origins = append(cfg.Origins, strings.TrimSpace(origin))
 		}
+	}
+	if cfg.Waiting, err = waiting(); err != nil {
+		return asked, cfg, level, err
 	}
 	return asked, cfg, level, cfg.Validate()
 }

@@ -1,17 +1,22 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/linkerhq/linker/pkg/seldom"
 )
 
 // RetentionBytes is how much of a partition the log keeps, consumed or not; it is
@@ -35,6 +40,9 @@ const (
 
 // KafkaBroker is a Kafka broker in this process. Everything acknowledged
 // survives kill -9; it does not survive a power failure, since nothing is synced.
+//
+// It takes nothing new, with Kafka's own code for that, while the disk has less
+// than 64 MiB left, or a quarter of a small one; and begins again by itself.
 type KafkaBroker struct {
 	cluster *kfake.Cluster
 	addr    string
@@ -44,10 +52,27 @@ type KafkaBroker struct {
 // must not be used by anybody else: the caller locks it. With dir "" the log is
 // in memory and ends with the broker.
 func Kafka(dir string, port int, log *slog.Logger) (*KafkaBroker, error) {
+	return KafkaBehind("", dir, port, log)
+}
+
+// KafkaBehind is Kafka for clients that reach the broker at another place than it
+// listens at, such as a proxy: it tells them to come to advertised, HOST:PORT. ""
+// is the place where it listens.
+func KafkaBehind(advertised, dir string, port int, log *slog.Logger) (*KafkaBroker, error) {
+	var listening place
+	says := &kafkaLog{log: log, dir: dir, lines: map[string]*seldom.Line{}}
 	opts := []kfake.Opt{
 		kfake.Ports(port), // on 127.0.0.1
 		kfake.ClusterID("linker"),
-		kfake.WithLogger(kafkaLog{log}),
+		kfake.ListenFn(func(network, address string) (net.Listener, error) {
+			listener, err := new(net.ListenConfig).Listen(context.Background(), network, address)
+			if err != nil {
+				return nil, err
+			}
+			listening.Listener, listening.advertised = listener, cmp.Or(advertised, listener.Addr().String())
+			return listening, nil
+		}),
+		kfake.WithLogger(says),
 		kfake.BrokerConfigs(map[string]string{
 			"log.retention.ms":          "-1",
 			"log.retention.bytes":       strconv.Itoa(RetentionBytes),
@@ -63,16 +88,37 @@ func Kafka(dir string, port int, log *slog.Logger) (*KafkaBroker, error) {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("start the embedded Kafka: %w", err)
 		}
+		if err := mendPositions(dir); err != nil {
+			return nil, fmt.Errorf("start the embedded Kafka: %w", err)
+		}
 		opts = append(opts, kfake.DataDir(dir))
 	}
 	cluster, err := kfake.NewCluster(opts...)
 	if err != nil {
 		return nil, fmt.Errorf("start the embedded Kafka: %w", err)
 	}
-	return &KafkaBroker{cluster: cluster, addr: cluster.ListenAddrs()[0]}, nil
+	if dir != "" {
+		(&room{dir: dir, log: log}).guard(cluster)
+	}
+	return &KafkaBroker{cluster: cluster, addr: listening.Listener.Addr().String()}, nil
 }
 
-// Addr returns host:port.
+// place is where the broker listens, under the name that it tells its clients.
+type place struct {
+	net.Listener
+	advertised string // HOST:PORT
+}
+
+// Addr implements net.Listener: the broker tells clients what it returns.
+func (p place) Addr() net.Addr { return p }
+
+// Network implements net.Addr.
+func (p place) Network() string { return p.Listener.Addr().Network() }
+
+// String implements net.Addr.
+func (p place) String() string { return p.advertised }
+
+// Addr returns where it listens, host:port.
 func (b *KafkaBroker) Addr() string { return b.addr }
 
 // Run trims the log until ctx ends, and returns nil. Without it the log grows
@@ -86,15 +132,41 @@ func (b *KafkaBroker) Run(ctx context.Context) error {
 // of groups should have left before.
 func (b *KafkaBroker) Close() { b.cluster.Close() }
 
-// kafkaLog passes on what an operator should see.
-type kafkaLog struct{ log *slog.Logger }
+// kafkaLog passes on what an operator should see, each kind of line now and then:
+// a disk that is full fails many times a second. It hears of entries that were
+// half written, too, before anything is written behind them.
+type kafkaLog struct {
+	log *slog.Logger // static
+	dir string       // static; "": the log is in memory
 
-func (l kafkaLog) Logf(level kfake.LogLevel, format string, args ...any) {
+	mu    sync.Mutex
+	lines map[string]*seldom.Line // guarded by mu; by format, of which the broker has a fixed number
+}
+
+// Logf implements kfake.Logger. The broker calls it from the goroutine that
+// writes.
+func (l *kafkaLog) Logf(level kfake.LogLevel, format string, args ...any) {
+	if format == tornWrite && l.dir != "" {
+		if err := mendPositions(l.dir); err != nil {
+			l.log.Error("embedded Kafka", "error", err)
+		}
+	}
 	switch level {
 	case kfake.LogLevelError:
 		l.log.Error("embedded Kafka", "message", fmt.Sprintf(format, args...))
 	case kfake.LogLevelWarn:
-		l.log.Warn("embedded Kafka", "message", fmt.Sprintf(format, args...))
+		if l.due(format) {
+			l.log.Warn("embedded Kafka", "message", fmt.Sprintf(format, args...))
+		}
 	case kfake.LogLevelNone, kfake.LogLevelInfo, kfake.LogLevelDebug:
 	}
+}
+
+func (l *kafkaLog) due(format string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lines[format] == nil {
+		l.lines[format] = new(seldom.Line)
+	}
+	return l.lines[format].Due()
 }

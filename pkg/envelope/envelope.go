@@ -332,6 +332,9 @@ func (e *Envelope) Origin() string {
 	return e.Path[0]
 }
 
+// Replayed says whether the record is a dead letter that an operator has sent again.
+func (e *Envelope) Replayed() bool { return e.Late && e.Remember && e.Stream == 0 }
+
 // CameThrough says whether the record has left a domain before.
 func (e *Envelope) CameThrough(domain string) bool { return slices.Contains(e.Path, domain) }
 

@@ -21,6 +21,7 @@ const maxChannels = 64 << 10
 type Conn struct {
 	peer   string        // static
 	proof  Proof         // static
+	asks   bool          // static: both sides know questions and answers
 	line   *line         // static
 	tls    *tls.Conn     // static: read by the reader, written by the writer
 	in     frames        // owned by the reader
@@ -88,7 +89,7 @@ func (l *line) Write(b []byte) (int, error) {
 
 func newConn(e *End, line *line, conn *tls.Conn, in *bufio.Reader, peer string, proof Proof) *Conn {
 	return &Conn{
-		peer: peer, proof: proof, line: line, tls: conn, in: frames{r: in}, timing: e.timing, log: e.log,
+		peer: peer, proof: proof, asks: conn.ConnectionState().NegotiatedProtocol == asking, line: line, tls: conn, in: frames{r: in}, timing: e.timing, log: e.log,
 		pulse: &pulse{silence: e.timing.silence}, inbox: newInbox(),
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 		sent: make(map[uint64]handing), received: make(map[uint64]uint64),
@@ -100,6 +101,9 @@ func (c *Conn) Peer() string { return c.peer }
 
 // Proof is how both ends have proved who they are.
 func (c *Conn) Proof() Proof { return c.proof }
+
+// Asks says whether the other side knows questions and answers; older versions do not.
+func (c *Conn) Asks() bool { return c.asks }
 
 // RemoteAddr is the address of the other end.
 func (c *Conn) RemoteAddr() net.Addr { return c.line.RemoteAddr() }
@@ -122,8 +126,9 @@ func (c *Conn) Stats() Stats {
 }
 
 // Send queues a message and says whether it was queued: not after the connection
-// has ended, nor a Fast while more than MaxFastQueued bytes wait, nor what is longer than
-// MaxRecord, which is logged. It never blocks; what waits is
+// has ended, nor a Fast, Question or Answer while more than MaxFastQueued bytes wait, nor
+// the last two where the other side does not know them, nor what is too long, which is
+// logged. It never blocks; what waits is
 // bounded by the windows of those who send. Messages are written in the order of the calls; the
 // slices in them belong to the connection from then on.
 //
@@ -180,6 +185,10 @@ func (c *Conn) queueLocked(m Message) (bool, error) {
 		return true, nil
 	case Fast:
 		if c.queued > MaxFastQueued {
+			return false, nil
+		}
+	case Question, Answer:
+		if !c.asks || c.queued > MaxFastQueued {
 			return false, nil
 		}
 	}
@@ -331,6 +340,10 @@ func (c *Conn) receive(m Message) (bool, error) {
 		return true, nil
 	case Fast:
 		c.counters.fastIn.Add(1)
+	case Question, Answer:
+		if !c.asks {
+			return false, fmt.Errorf("%w: %T, which the handshake has not agreed on", ErrProtocol, m)
+		}
 	}
 	return true, nil
 }

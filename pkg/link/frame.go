@@ -15,7 +15,10 @@ const (
 	MaxFrame = 1 << 20
 	// MaxRecord is how long a record, or what a Fast or States carries, may be.
 	MaxRecord = MaxFrame - recordsRoom - recordRoom
-	// MaxFastQueued is how many bytes may wait to be written when a Fast is queued.
+	// MaxQuestion and MaxAnswer are how long the text of a Question and an Answer may be.
+	MaxQuestion, MaxAnswer = 64 << 10, 768 << 10
+	// MaxFastQueued is how many bytes may wait to be written when a Fast is queued, a
+	// Question or an Answer.
 	MaxFastQueued = 4 << 20
 
 	maxHello = 4 << 10 // bytes of the frames that come before the proofs
@@ -43,6 +46,9 @@ const (
 	kindRefusal kind = 7
 	kindFast    kind = 8
 	kindStates  kind = 9
+	// Only where the handshake has shown that both sides know them.
+	kindQuestion kind = 10
+	kindAnswer   kind = 11
 )
 
 // ping asks for a pong with the same number, which answers all before it as well.
@@ -74,6 +80,10 @@ func appendFrame(b []byte, m Message) []byte {
 		k, b = kindFast, append(b, m.Record...)
 	case States:
 		k, b = kindStates, append(b, m.Entries...)
+	case Question:
+		k, b = kindQuestion, append(bin.AppendUint64(b, m.N), m.Text...)
+	case Answer:
+		k, b = kindAnswer, append(bin.AppendUint64(b, m.N), m.Text...)
 	case hello:
 		k, b = kindHello, appendHello(b, m)
 	case welcome:
@@ -110,6 +120,10 @@ func size(m Message) int {
 		return frame + len(m.Record)
 	case States:
 		return frame + len(m.Entries)
+	case Question:
+		return frame + fixedSize + len(m.Text)
+	case Answer:
+		return frame + fixedSize + len(m.Text)
 	default:
 		return frame + fixedSize
 	}
@@ -136,6 +150,14 @@ func fits(m Message) error {
 	case States:
 		if len(m.Entries) > MaxRecord {
 			return fmt.Errorf("states of links: %d bytes, expected at most %d", len(m.Entries), MaxRecord)
+		}
+	case Question:
+		if len(m.Text) == 0 || len(m.Text) > MaxQuestion {
+			return fmt.Errorf("question: %d bytes, expected 1 to %d", len(m.Text), MaxQuestion)
+		}
+	case Answer:
+		if len(m.Text) > MaxAnswer {
+			return fmt.Errorf("answer: %d bytes, expected at most %d", len(m.Text), MaxAnswer)
 		}
 	}
 	return nil
@@ -188,7 +210,7 @@ func (f *frames) next(limit int) (kind, []byte, error) {
 		if length > fixedSize {
 			return 0, nil, fmt.Errorf("%w: a frame of type %d has %d bytes", ErrProtocol, k, n)
 		}
-	case kindHello, kindWelcome, kindRecords, kindRefusal, kindFast, kindStates:
+	case kindHello, kindWelcome, kindRecords, kindRefusal, kindFast, kindStates, kindQuestion, kindAnswer:
 		body = make([]byte, length)
 	default:
 		return 0, nil, fmt.Errorf("%w: a frame of the unknown type %d", ErrProtocol, k)
@@ -239,6 +261,15 @@ func decode(k kind, body []byte) (Message, error) {
 		return Fast{Record: body}, nil
 	case kindStates:
 		return States{Entries: body}, nil
+	case kindQuestion:
+		n, text, err := decodeNumbered(k, body, MaxQuestion)
+		if err == nil && len(text) == 0 {
+			err = fmt.Errorf("%w: an empty question", ErrProtocol)
+		}
+		return Question{N: n, Text: text}, err
+	case kindAnswer:
+		n, text, err := decodeNumbered(k, body, MaxAnswer)
+		return Answer{N: n, Text: text}, err
 	case kindHello, kindWelcome:
 		return nil, fmt.Errorf("%w: a frame of type %d on an open link", ErrProtocol, k)
 	default:
@@ -248,6 +279,15 @@ func decode(k kind, body []byte) (Message, error) {
 		return nil, fmt.Errorf("%w: frame of type %d: %w", ErrProtocol, k, err)
 	}
 	return m, nil
+}
+
+// decodeNumbered reads a number and a text of at most so many bytes.
+func decodeNumbered(k kind, body []byte, most int) (uint64, []byte, error) {
+	const number = 8
+	if len(body) < number || len(body)-number > most {
+		return 0, nil, fmt.Errorf("%w: frame of type %d: %d bytes, expected %d to %d", ErrProtocol, k, len(body), number, number+most)
+	}
+	return binary.BigEndian.Uint64(body), body[number:], nil
 }
 
 func decodeRecords(r *bin.Reader) (Records, error) {

@@ -19,6 +19,8 @@ func FuzzFrames(f *testing.F) {
 		Records{Channel: 5, First: 1, Records: [][]byte{[]byte("one"), []byte("two")}},
 		Fast{Record: []byte("x")},
 		States{Entries: []byte("x")},
+		Question{N: 1, Text: []byte("x")},
+		Answer{N: 1 << 63},
 		hello{version: 1, from: "domain-01", to: "domain-02", proof: ByKey, mac: make([]byte, 32)},
 		welcome{},
 	} {

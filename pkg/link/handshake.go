@@ -21,8 +21,11 @@ import (
 )
 
 const (
-	// protocol is what the TLS of links carries.
+	// protocol is what the TLS of links carries, and asking the same with questions and
+	// answers. Both sides offer all they know, and TLS picks: so an end of an older version
+	// never sees a frame that it does not know, and nobody in the middle can change that.
 	protocol = "linker-link/1"
+	asking   = "linker-link/1+questions"
 
 	readBuffer = 64 << 10
 )
@@ -111,7 +114,7 @@ func (e *End) greet(ctx context.Context, line *line, peer string, l topology.Lin
 		return nil, handshakeError(peer, err)
 	}
 	state := conn.ConnectionState()
-	if state.NegotiatedProtocol != protocol {
+	if !slices.Contains(protocols(), state.NegotiatedProtocol) {
 		return nil, refused(ReasonHandshake, peer, "it speaks TLS, but not the protocol of links (%s): another service listens there", protocol)
 	}
 	h := hello{version: version, from: e.domain, to: peer, proof: proof}
@@ -199,7 +202,7 @@ func (e *End) serverTLS() *tls.Config {
 	config := e.tls()
 	config.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return e.certificate(h), nil }
 	config.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-		if !slices.Contains(h.SupportedProtos, protocol) {
+		if !slices.ContainsFunc(h.SupportedProtos, func(offered string) bool { return slices.Contains(protocols(), offered) }) {
 			return nil, fmt.Errorf("the client offers the protocols %.80q, expected %s", h.SupportedProtos, protocol)
 		}
 		return nil, nil // go on with this one
@@ -210,12 +213,15 @@ func (e *End) serverTLS() *tls.Config {
 	return config
 }
 
+// protocols are those that an end knows, the best one first.
+func protocols() []string { return []string{asking, protocol} }
+
 // tls is what both sides have in common. Sessions are not resumed: each proof is
 // made anew, and a server says nothing before it.
 func (e *End) tls() *tls.Config {
 	return &tls.Config{
 		MinVersion:                  tls.VersionTLS13,
-		NextProtos:                  []string{protocol},
+		NextProtos:                  protocols(),
 		SessionTicketsDisabled:      true,
 		DynamicRecordSizingDisabled: true, // for throughput: nobody waits for half a frame
 	}

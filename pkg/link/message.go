@@ -1,6 +1,7 @@
 package link
 
-// Message is what travels over an open link: Records, Ack, Refusal, Fast, States.
+// Message is what travels over an open link: Records, Ack, Refusal, Fast, States, and
+// Question and Answer where both sides know them.
 type Message interface{ message() }
 
 // Records are records of one channel, numbered First, First+1, …. A channel is one
@@ -28,8 +29,24 @@ type Fast struct{ Record []byte }
 // States carry what domains say of their links, encoded by package linkstate.
 type States struct{ Entries []byte }
 
-func (Records) message() {}
-func (Ack) message()     {}
-func (Refusal) message() {}
-func (Fast) message()    {}
-func (States) message()  {}
+// Question asks the other domain something; package trace says what. Whoever asks numbers
+// it, from 1.
+type Question struct {
+	N    uint64
+	Text []byte // at most MaxQuestion bytes; it aliases what was read
+}
+
+// Answer answers the Question of the same number. An empty one says that there is no
+// answer.
+type Answer struct {
+	N    uint64
+	Text []byte // at most MaxAnswer bytes; it aliases what was read
+}
+
+func (Records) message()  {}
+func (Ack) message()      {}
+func (Refusal) message()  {}
+func (Fast) message()     {}
+func (States) message()   {}
+func (Question) message() {}
+func (Answer) message()   {}

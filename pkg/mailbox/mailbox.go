@@ -2,7 +2,8 @@
 // mailboxes, one a target (a user, or another domain), in the order of their
 // positions in the log, until the target's side has proved receipt. Beside the rows the same store
 // keeps what a lane must remember over a change of owner: duplicate windows,
-// remembered ids, and which users were announced as connected.
+// remembered ids, and which users were announced as connected; and what could not be
+// delivered at all.
 //
 // Whatever a method has returned without an error is durable: on disk, and with
 // a replicated store on a majority. Every method may be repeated after an error,
@@ -114,7 +115,7 @@ type RememberedID struct {
 type LaneState struct {
 	Position envelope.Position // the lowest unsettled position when it was saved
 	Windows  map[WindowKey]Window
-	IDs      []RememberedID
+	IDs      []RememberedID // in the order in which they were saved
 }
 
 // LaneChange is what changed in a lane since the last save.
@@ -166,6 +167,7 @@ type Store interface {
 	Rows
 	Lanes
 	Presence
+	DeadLetters
 	// Ping says whether the store answers.
 	Ping(ctx context.Context) error
 	// Close releases the store. No other method may be under way.

@@ -39,6 +39,22 @@ var laneTests = []test{
 		saveLane(t, s, 5, change)
 		wantLane(t, s, 5, mailbox.LaneState{Position: change.Position, Windows: change.Windows, IDs: change.IDs})
 	}},
+	{"Remembered ids come back in the order of the saves, and so often as they were saved", func(t *testing.T, s mailbox.Store) {
+		var want []mailbox.RememberedID
+		for i := range int64(30) {
+			change := mailbox.LaneChange{Position: at(i), Now: 1000 + i/3, IDsFor: 600}
+			for _, n := range []int64{7 - i%5, i % 3, 7 - i%5} {
+				change.IDs = append(change.IDs, mailbox.RememberedID{User: ident.UserID([]string{"A-1", "!A-1"}[(i+n)%2]), ID: idOf(n, n)})
+			}
+			saveLane(t, s, 0, change)
+			want = append(want, change.IDs...)
+		}
+		state, _, err := s.LoadLane(t.Context(), 0)
+		noError(t, err)
+		if !slices.Equal(state.IDs, want) {
+			t.Errorf("ids %v, want %v", state.IDs, want)
+		}
+	}},
 	{"A lane that was saved with nothing but a position is found", func(t *testing.T, s mailbox.Store) {
 		saveLane(t, s, 0, mailbox.LaneChange{Position: at(0)})
 		wantLane(t, s, 0, mailbox.LaneState{Position: at(0)})

@@ -21,7 +21,7 @@ import (
 // Run runs the suite. Each test calls open for a store of its own, which is
 // empty and which open has closed when the test ends. Tests run in parallel.
 func Run(t *testing.T, open func(t *testing.T) mailbox.Store) {
-	for _, tests := range [][]test{rowTests, laneTests, presenceTests, storeTests, randomTests} {
+	for _, tests := range [][]test{rowTests, laneTests, presenceTests, deadTests, storeTests, randomTests} {
 		for _, test := range tests {
 			t.Run(test.name, func(t *testing.T) {
 				t.Parallel()
@@ -63,7 +63,13 @@ var storeTests = []test{
 				_, err := s.ListAnnounced(ctx, 0, envelope.Position{})
 				return err
 			},
-			"Ping": func() error { return s.Ping(ctx) },
+			"PutDead":    func() error { return s.PutDead(ctx, []mailbox.DeadLetter{letter(1, "EXPIRED", "A-1")}) },
+			"ListDead":   func() error { _, _, err := s.ListDead(ctx, mailbox.DeadQuery{Limit: 1}); return err },
+			"GetDead":    func() error { _, _, err := s.GetDead(ctx, at(1)); return err },
+			"DeleteDead": func() error { _, err := s.DeleteDead(ctx, []envelope.Position{at(1)}); return err },
+			"PurgeDead":  func() error { _, err := s.PurgeDead(ctx, mailbox.DeadFilter{}, 1); return err },
+			"CountDead":  func() error { _, err := s.CountDead(ctx); return err },
+			"Ping":       func() error { return s.Ping(ctx) },
 		}
 		for name, call := range calls {
 			if err := call(); !errors.Is(err, context.Canceled) {

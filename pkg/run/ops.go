@@ -29,7 +29,7 @@ const (
 
 // Ops serves GET /healthz (the process runs), /readyz (it can do its work: 200,
 // or 503 with the reason) and /metrics (Prometheus). It shows figures and changes
-// nothing. What shows more than figures is served by Reveal.
+// nothing. What shows more than figures, or changes something, is served by Reveal.
 type Ops struct {
 	listener net.Listener
 	server   *http.Server
@@ -94,9 +94,16 @@ func describe(err error) (code int, text string) {
 }
 
 // Reveal serves a path to whoever asks from this machine, or shows the token as a bearer
-// token; without a token only from this machine. It is called before Run.
+// token; without a token only from this machine. A request that a page in a browser makes
+// is never from this machine, wherever the browser runs; and one that a page of another
+// site makes changes nothing, whatever it shows. It is called before Run.
 func (o *Ops) Reveal(path string, h http.Handler, token string) {
+	foreign := http.NewCrossOriginProtection()
 	o.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+		if foreign.Check(r) != nil {
+			http.Error(w, "pages of other sites may change nothing here", http.StatusForbidden)
+			return
+		}
 		if !fromHere(r) && !shows(r, token) {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			http.Error(w, "this is shown on the machine itself, or to those who have the token of the setting http-token", http.StatusUnauthorized)
@@ -111,7 +118,14 @@ func (o *Ops) Reveal(path string, h http.Handler, token string) {
 func fromHere(r *http.Request) bool {
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	return err == nil && from.Addr().Unmap().IsLoopback() && namesHere(r.Host) &&
-		r.Header.Get("X-Forwarded-For") == "" && r.Header.Get("Forwarded") == "" && r.Header.Get("Origin") == ""
+		r.Header.Get("X-Forwarded-For") == "" && r.Header.Get("Forwarded") == "" && !byPage(r)
+}
+
+// byPage says whether a page in a browser has made a request, and not a person who has
+// typed the address. Any page may, of every site, so that it is no matter of its own.
+func byPage(r *http.Request) bool {
+	site := r.Header.Get("Sec-Fetch-Site")
+	return r.Header.Get("Origin") != "" || site != "" && site != "none"
 }
 
 // namesHere says whether a Host header names a machine by address, or this one.

@@ -46,10 +46,10 @@ func everyVariable() []string {
 	return names
 }
 
-// isOfTools says whether a variable belongs to the tests or to the scripts under
-// deploy/.
+// isOfTools says whether a variable belongs to the tests, to package failpoint, or to
+// the scripts under deploy/.
 func isOfTools(name string) bool {
-	return strings.HasPrefix(name, "LINKER_TEST_") || name == "LINKER_NATIVE" || strings.HasPrefix(name, "LINKER_NATIVE_")
+	return name == "LINKER_FAILPOINTS" || strings.HasPrefix(name, "LINKER_TEST_") || name == "LINKER_NATIVE" || strings.HasPrefix(name, "LINKER_NATIVE_")
 }
 
 // isServiceLink says whether Kubernetes has put a variable there for a service

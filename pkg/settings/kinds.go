@@ -147,7 +147,7 @@ func (k Key) url(expected string, many bool, schemes ...string) Key {
 // mailbox accepts where rows are kept. A host list of MongoDB is not a URL by the
 // book, so the driver reads the rest.
 func (k Key) mailbox() Key {
-	k.expected = "mongodb://…, mongodb+srv://… or file:DIR"
+	k.expected = "mongodb://…, mongodb+srv://…, file:DIR or file:DIR?shared=true"
 	k.valid = func(text string) bool {
 		for _, scheme := range []string{"mongodb://", "mongodb+srv://", "file:"} {
 			if rest, is := strings.CutPrefix(text, scheme); is {
@@ -185,6 +185,16 @@ func (k Key) token() Key {
 	k.expected = "printable characters without blanks"
 	k.valid = func(text string) bool {
 		return !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' })
+	}
+	return k
+}
+
+// share accepts a part of a whole.
+func (k Key) share() Key {
+	k.expected = "a number from 0 to 1"
+	k.valid = func(text string) bool {
+		value, err := strconv.ParseFloat(text, 64)
+		return err == nil && value >= 0 && value <= 1
 	}
 	return k
 }

@@ -31,8 +31,12 @@ and is ready when they are there.`,
 			{Name: "tls-key", Group: "Clients", Kind: Text, Value: "FILE", Meaning: "its key", with: []string{"tls-cert"}},
 			Key{Name: "frame-limit", Group: "Clients", Kind: Number, Default: "65536", Value: "BYTES", Meaning: "the largest message of a client"}.within(1024, 128<<10),
 			Key{Name: "allowed-origins", Group: "Clients", Kind: List, Stands: "any", Value: "HOST,...", Meaning: "hosts of pages that may connect; * and ? stand for any characters and any one"}.origins(),
+			Key{Name: "max-sockets", Group: "Clients", Kind: Number, Default: "0", Value: "COUNT", Meaning: "open at once, a tenth of them without a login; 0: any number"}.within(0, 0),
+			Key{Name: "max-sockets-per-user", Group: "Clients", Kind: Number, Default: "0", Value: "COUNT", Meaning: "of one user at this connector; 0: any number"}.within(0, 0),
+			Key{Name: "max-sockets-per-address", Group: "Clients", Kind: Number, Default: "0", Value: "COUNT", Meaning: "from one IP address; 0: any number"}.within(0, 0),
 			Key{Name: "drain-for", Group: "Clients", Kind: Duration, Default: "25s", Value: "TIME", Meaning: "how long the end may take at most"}.within(int64(time.Millisecond), 0),
-		}, links(), log(), livePlane(), leases(), network(), common()),
+			Key{Name: "drain-spread", Group: "Clients", Kind: Duration, Default: "10s", Value: "TIME", Meaning: "over which clients are sent away at the end, at most half of drain-for; 0: at once"}.within(0, 0),
+		}, links(), log(), livePlane(), leases(), network(), traces(), common()),
 	}
 }
 
@@ -51,16 +55,17 @@ meta server are away, and is ready when they are there.`,
 		Keys: slices.Concat([]Key{
 			domain(),
 			health(":8081"),
-			{Name: "http-token", Group: "Ports", Kind: Text, Secret: true, Value: "TOKEN", Meaning: "whoever shows it may see /v1/links, /v1/routes, /v1/network and /v1/users; without it only this machine may"},
+			{Name: "http-token", Group: "Ports", Kind: Text, Secret: true, Value: "TOKEN", Meaning: "whoever shows it may ask for /v1/…: links, routes, network, users, messages, and dead letters, which it may replay and purge; without it only this machine may"},
 			Key{Name: "mailbox-url", Group: "The mailbox", Kind: Text, Required: true, Secret: true, Value: "URL", Meaning: "MongoDB or a directory; the database is the one in the URL's path, else linker_DOMAIN"}.mailbox(),
 			Key{Name: "mailbox-quota-rows", Group: "The mailbox", Kind: Number, Default: "100000", Value: "COUNT", Meaning: "messages that may wait for one user; 0: any number"}.within(0, 0),
 			Key{Name: "mailbox-quota-bytes", Group: "The mailbox", Kind: Number, Default: "268435456", Value: "BYTES", Meaning: "what waits for one user may have that many; 0: any number"}.within(0, 0),
 			Key{Name: "mailbox-expire-after", Group: "The mailbox", Kind: Duration, Default: "720h", Value: "TIME", Meaning: "how long a message waits at most; 0: for ever"}.within(0, 0),
+			Key{Name: "dead-retain", Group: "The mailbox", Kind: Duration, Default: "720h", Value: "TIME", Meaning: "how long a dead letter is kept for operators; 0: for ever"}.within(0, 0),
 			Key{Name: "link-quota-rows", Group: "The mailbox", Kind: Number, Default: "1000000", Value: "COUNT", Meaning: "messages that may wait for the road to one other domain; 0: any number"}.within(0, 0),
 			Key{Name: "link-quota-bytes", Group: "The mailbox", Kind: Number, Default: "4294967296", Value: "BYTES", Meaning: "what waits for the road to one other domain may have that many; 0: any number"}.within(0, 0),
 		}, links(), log(), []Key{
 			Key{Name: "backlog-bytes", Group: "The log", Kind: Number, Default: "0", Value: "BYTES", Meaning: "of one lane, from which on connectors accept nothing for it; 0: half of what the topic retains (retention.bytes), none if that is unlimited"}.within(0, 0),
-		}, livePlane(), leases(), network(), common()),
+		}, livePlane(), leases(), network(), traces(), common()),
 	}
 }
 
@@ -167,6 +172,15 @@ func network() []Key {
 		metaURL(),
 		Key{Name: "meta-token", Group: "The network", Kind: Text, Required: true, Secret: true, Value: "TOKEN", Meaning: "the token of the meta server"}.token(),
 		{Name: "meta-cache", Group: "The network", Kind: Text, Value: "FILE", Meaning: "keeps the last good description, for a start while the meta server is away"},
+	}
+}
+
+// traces is what is remembered of messages.
+func traces() []Key {
+	return []Key{
+		Key{Name: "trace-events", Group: "Traces", Kind: Number, Default: "131072", Value: "COUNT", Meaning: "events of messages that are remembered, for GET /v1/messages/ID of the processors; 64 bytes of memory each, once used; 0: none"}.within(0, 1<<26),
+		Key{Name: "otel-endpoint", Group: "Traces", Kind: Text, Value: "URL", Meaning: "collector of OpenTelemetry (OTLP over HTTP) that gets spans of messages"}.url("http://HOST:PORT or https://HOST:PORT", false, "http", "https"),
+		Key{Name: "otel-ratio", Group: "Traces", Kind: Text, Default: "0.01", Value: "SHARE", Meaning: "the share of messages that it gets spans of; the same for all services"}.share(),
 	}
 }
 

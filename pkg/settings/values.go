@@ -2,6 +2,7 @@ package settings
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +23,12 @@ type Values struct {
 func (v *Values) Text(name string) string {
 	v.of(Text, name)
 	return v.layers.GetString(name)
+}
+
+// Share returns the value of a Text that is a number.
+func (v *Values) Share(name string) float64 {
+	value, _ := strconv.ParseFloat(v.Text(name), 64) // it was looked at when it was read
+	return value
 }
 
 // Switch returns the value of a Switch.

@@ -7,6 +7,7 @@
 package topology
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -21,6 +22,10 @@ const (
 	MaxNumber = 999_999_999_999_999_999
 	// MaxCost is the largest cost of a link.
 	MaxCost = 1_000_000
+	// MaxPerSecond is the largest rate that a limit can have.
+	MaxPerSecond = 1_000_000
+	// MaxBurst is the largest burst that a limit can have.
+	MaxBurst = 10_000_000
 )
 
 // Network is what operators describe. It may hold mistakes; Validate names
@@ -89,9 +94,29 @@ type App struct {
 	// AllowedApps are the apps whose users and the users of this one may write to
 	// each other, if those apps list this one as well.
 	AllowedApps []string `json:"allowedApps,omitempty"`
+	// Limits bound how many messages its users may send; the zero value bounds
+	// nothing.
+	Limits Limits `json:"limits,omitzero"`
 	// Distributions, if there are any, stand in place of those of the network.
 	Distributions []Distribution `json:"userDistributions,omitempty"`
 }
+
+// Limits bound what the users of an app may send.
+type Limits struct {
+	Socket Limit `json:"socket,omitzero"` // of each socket
+	App    Limit `json:"app,omitzero"`    // of all sockets of the app at one connector together
+}
+
+// Limit is how many messages may be sent; the zero value is any number.
+type Limit struct {
+	// PerSecond is how many in the long run, from 1 to MaxPerSecond; 0: any number.
+	PerSecond int `json:"messagesPerSecond"`
+	// Burst is how many at once after a pause, from 1 to MaxBurst; 0: PerSecond.
+	Burst int `json:"burst,omitempty"`
+}
+
+// AtOnce is how many messages may be sent at once after a pause.
+func (l Limit) AtOnce() int { return cmp.Or(l.Burst, l.PerSecond) }
 
 // Distribution says that the users with numbers From to To, both included, are
 // at home in a domain.

@@ -167,6 +167,8 @@ func (v *validation) checkApps() {
 		v.checkMaster(path+".masterUserId", a)
 		v.checkAuth(path, a)
 		v.checkAllowedApps(path+".allowedApps", a)
+		v.checkLimit(path+".limits.socket", a.Limits.Socket)
+		v.checkLimit(path+".limits.app", a.Limits.App)
 		v.checkDistributions(path+".", a.Distributions)
 	}
 }
@@ -216,6 +218,20 @@ func (v *validation) checkAllowedApps(path string, a App) {
 			v.warning(at, "has no effect: app %s does not list %s", quote(allowed), quote(a.Name))
 		}
 		seen[allowed] = true
+	}
+}
+
+func (v *validation) checkLimit(path string, l Limit) {
+	switch {
+	case l == Limit{}:
+		return
+	case l.PerSecond == 0:
+		v.mistake(path+".messagesPerSecond", "is missing")
+	case l.PerSecond < 0 || l.PerSecond > MaxPerSecond:
+		v.mistake(path+".messagesPerSecond", "%d is not a rate: a whole number from 1 to %d", l.PerSecond, MaxPerSecond)
+	}
+	if l.Burst < 0 || l.Burst > MaxBurst {
+		v.mistake(path+".burst", "%d is not a number of messages: a whole number from 1 to %d", l.Burst, MaxBurst)
 	}
 }
 

@@ -76,3 +76,55 @@ func TestMistakesNeverRepeatASecret(t *testing.T) {
 		}
 	}
 }
+
+func TestLimitsOutOfBoundsAreMistakes(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		limits topology.Limits
+		want   string
+	}{
+		{topology.Limits{}, ""},
+		{topology.Limits{Socket: topology.Limit{PerSecond: 1}, App: topology.Limit{PerSecond: topology.MaxPerSecond, Burst: topology.MaxBurst}}, ""},
+		{topology.Limits{Socket: topology.Limit{Burst: 1}}, "clientApps[0].limits.socket.messagesPerSecond: is missing"},
+		{topology.Limits{App: topology.Limit{PerSecond: -1}}, "clientApps[0].limits.app.messagesPerSecond: -1 is not a rate: a whole number from 1 to 1000000"},
+		{topology.Limits{App: topology.Limit{PerSecond: topology.MaxPerSecond + 1}}, "clientApps[0].limits.app.messagesPerSecond: 1000001 is not a rate: a whole number from 1 to 1000000"},
+		{topology.Limits{App: topology.Limit{PerSecond: 1, Burst: -1}}, "clientApps[0].limits.app.burst: -1 is not a number of messages: a whole number from 1 to 10000000"},
+	} {
+		n := fourDomains()
+		n.Apps[0].Limits = c.limits
+		var got []string
+		for _, p := range n.Validate() {
+			got = append(got, p.Error())
+		}
+		if strings.Join(got, "; ") != c.want {
+			t.Errorf("%+v: got %q, want %q", c.limits, got, c.want)
+		}
+	}
+}
+
+func TestLimitsTravelWithTheSnapshot(t *testing.T) {
+	t.Parallel()
+	n := fourDomains()
+	n.Apps[0].Limits = topology.Limits{Socket: topology.Limit{PerSecond: 5, Burst: 20}, App: topology.Limit{PerSecond: 7}}
+	s, err := topology.New(1, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := topology.Decode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !again.SameNetwork(s) {
+		t.Errorf("%s is read as %+v", b, again.Network().Apps)
+	}
+	if app, _ := again.App(n.Apps[0].Name); app.Limits != n.Apps[0].Limits {
+		t.Errorf("got %+v", app.Limits)
+	}
+	if strings.Count(string(b), `"limits"`) != 1 {
+		t.Errorf("an app without limits shows some: %s", b)
+	}
+}

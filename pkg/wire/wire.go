@@ -102,6 +102,7 @@ const (
 	ReasonAuthMissing     Reason = "AUTH_NOT_CONFIGURED" // authEnabled without authUrl
 	ReasonRefused         Reason = "REFUSED"             // wrong appId, or the callback said no
 	ReasonAuthUnavailable Reason = "AUTH_UNAVAILABLE"    // try again later
+	ReasonTooManySockets  Reason = "TOO_MANY_SOCKETS"    // of this user, at this connector: try again later
 )
 
 // CloseCode is the status of a websocket close frame.

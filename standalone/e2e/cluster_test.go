@@ -103,7 +103,7 @@ func (c *cluster) add(program string, host int) *member {
 	case "console":
 		m.args = []string{"--listen", m.host + ":4400", "--meta-url", c.MetaURL()}
 	case "connector":
-		m.args = append(c.common(cache), "--listen", m.host+":8088", "--link-listen", m.host+":9089", "--http-listen", m.host+":8080")
+		m.args = append(c.common(cache), "--listen", m.host+":8088", "--link-listen", m.host+":9089", "--http-listen", m.host+":8080", "--drain-spread", c.setup.drainSpread.String())
 		if len(c.setup.origins) > 0 {
 			m.args = append(m.args, "--allowed-origins", strings.Join(c.setup.origins, ","))
 		}
@@ -112,6 +112,12 @@ func (c *cluster) add(program string, host int) *member {
 		}
 	case "processor":
 		m.args = append(c.common(cache), "--http-listen", m.host+":8081", "--mailbox-url", c.servers.mongo)
+		if w := c.setup.waiting; w.QuotaRows > 0 {
+			m.args = append(m.args, "--mailbox-quota-rows", fmt.Sprint(w.QuotaRows))
+		}
+		if w := c.setup.waiting; w.ExpireAfter > 0 {
+			m.args = append(m.args, "--mailbox-expire-after", w.ExpireAfter.String())
+		}
 	}
 	if c.setup.debug {
 		m.args = append(m.args, "--log-level", "debug")
@@ -253,6 +259,9 @@ func (c *cluster) clean() error {
 	client := &kafka.Client{Addr: kafka.TCP(strings.Split(c.servers.kafka, ",")...), Transport: transport}
 	if _, err := client.DeleteTopics(ctx, &kafka.DeleteTopicsRequest{Topics: []string{"in." + c.domain, "dead." + c.domain}}); err != nil {
 		return fmt.Errorf("delete topics: %w", err)
+	}
+	if strings.HasPrefix(c.servers.mongo, "file:") {
+		return nil // it goes with its directory
 	}
 	database, disconnect, err := c.database()
 	if err != nil {

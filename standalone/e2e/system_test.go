@@ -141,6 +141,9 @@ type setup struct {
 	frameLimit int          // bytes; 0: the default
 	log        *slog.Logger // of a system in this process; nil: none
 	debug      bool         // processes log everything
+	waiting    stack.Waiting
+
+	drainSpread time.Duration // over which connectors send clients away
 }
 
 // home stands for the name of the domain in a description of the network.
@@ -156,7 +159,7 @@ func newSystem(dir string, s setup) (*system, error) {
 		return &system{c, c.domain}, nil
 	}
 	cfg := stack.Config{
-		Data: filepath.Join(dir, "data"), Host: "127.0.0.1", Origins: s.origins, FrameLimit: s.frameLimit,
+		Data: filepath.Join(dir, "data"), Host: "127.0.0.1", Origins: s.origins, FrameLimit: s.frameLimit, Waiting: s.waiting, DrainSpread: s.drainSpread,
 		Log: cmp.Or(s.log, slog.New(slog.DiscardHandler)),
 	}
 	if s.network != "" {

@@ -47,7 +47,16 @@ func config(v *settings.Values) connector.Config {
 
 		FrameLimit:     int(v.Number("frame-limit")),
 		AllowedOrigins: v.List("allowed-origins"),
-		DrainFor:       v.Duration("drain-for"),
+
+		MaxSockets:           int(v.Number("max-sockets")),
+		MaxSocketsPerUser:    int(v.Number("max-sockets-per-user")),
+		MaxSocketsPerAddress: int(v.Number("max-sockets-per-address")),
+
+		TraceEvents:  int(v.Number("trace-events")),
+		OtelEndpoint: v.Text("otel-endpoint"),
+		OtelRatio:    v.Share("otel-ratio"),
+		DrainFor:     v.Duration("drain-for"),
+		DrainSpread:  v.Duration("drain-spread"),
 	}
 	cfg.Kafka.Brokers = v.List("kafka-hosts")
 	cfg.Kafka.TLS = v.Switch("kafka-tls")

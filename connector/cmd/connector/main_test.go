@@ -23,7 +23,8 @@ func TestEverySettingReachesItsField(t *testing.T) {
 		"--lanes=4", "--kafka-hosts=a:1,b:2", "--kafka-generation=5", "--kafka-tls", "--kafka-tls-ca=ca", "--kafka-tls-cert=kc", "--kafka-tls-key=kk",
 		"--kafka-sasl=scram-sha-256", "--kafka-user=u", "--kafka-password=p", "--nats-url=nats://n:1", "--nats-tls-ca=nca", "--nats-credentials=nc",
 		"--link-cert=lc", "--link-key=lk", "--link-ca=lca", "--redis-url=redis://r:1", "--redis-tls-ca=rca", "--meta-url=http://m:1", "--meta-token=mt", "--meta-cache=mc",
-		"--frame-limit=2048", "--allowed-origins=o", "--drain-for=6s",
+		"--frame-limit=2048", "--allowed-origins=o", "--drain-for=6s", "--drain-spread=3s",
+		"--trace-events=12", "--otel-endpoint=http://o:1", "--otel-ratio=0.25", "--max-sockets=70", "--max-sockets-per-user=8", "--max-sockets-per-address=9",
 	}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +32,8 @@ func TestEverySettingReachesItsField(t *testing.T) {
 	want := connector.Config{
 		Domain: "domain-01", Name: "c-1", Listen: ":1", Link: ":2", HTTP: ":3", TLSCert: "cert", TLSKey: "key",
 		KafkaGeneration: 5, Lanes: 4, MetaURL: "http://m:1", MetaToken: "mt", MetaCache: "mc",
-		FrameLimit: 2048, AllowedOrigins: []string{"o"}, DrainFor: 6 * time.Second,
+		FrameLimit: 2048, AllowedOrigins: []string{"o"}, DrainFor: 6 * time.Second, DrainSpread: 3 * time.Second,
+		TraceEvents: 12, OtelEndpoint: "http://o:1", OtelRatio: 0.25, MaxSockets: 70, MaxSocketsPerUser: 8, MaxSocketsPerAddress: 9,
 	}
 	want.Kafka.Brokers = []string{"a:1", "b:2"}
 	want.Kafka.TLS, want.Kafka.CAFile, want.Kafka.CertFile, want.Kafka.KeyFile = true, "ca", "kc", "kk"

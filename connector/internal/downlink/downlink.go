@@ -22,6 +22,7 @@ import (
 	"github.com/linkerhq/linker/pkg/delivery"
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/trace"
 )
 
 // Plane is the live plane, as far as it is needed here.
@@ -37,7 +38,8 @@ type Sessions interface {
 	Lane(lane int) []*session.Session
 }
 
-// Config says whose deliveries these are. Every field is needed but OwnerChanged.
+// Config says whose deliveries these are. Every field is needed but OwnerChanged and
+// Trace.
 type Config struct {
 	Domain    string
 	Connector ident.Connector
@@ -47,6 +49,7 @@ type Config struct {
 	// OwnerChanged is called when a new owner of a lane begins to deliver, from
 	// the goroutine of the subscription: it must not block.
 	OwnerChanged func(lane int)
+	Trace        *trace.Log // is told what arrives; nil: nobody is
 }
 
 // silentAfter is how long an announcement counts; they come every second.
@@ -181,6 +184,9 @@ func (d *Downlink) deliver(l *lane, it *delivery.Item, to delivery.Target) (urge
 		verdict, advanced = s.Deliver(it, to)
 	}
 	d.metrics.deliveries[verdict].Inc()
+	if verdict == session.Taken && it.Kind == delivery.KindFrame {
+		d.note(l, it, to)
+	}
 	switch verdict {
 	case session.Gone:
 		l.answers.addGone(to.Session)
@@ -191,6 +197,8 @@ func (d *Downlink) deliver(l *lane, it *delivery.Item, to delivery.Target) (urge
 	case session.Again:
 		l.answers.add(s, true, false)
 		return true
+	case session.Parting:
+		return false // what it has not proved by its logout is freed then
 	case session.Taken, session.Duplicate:
 	}
 	if it.Kind == delivery.KindFast {
@@ -198,6 +206,16 @@ func (d *Downlink) deliver(l *lane, it *delivery.Item, to delivery.Target) (urge
 	}
 	l.answers.add(s, advanced, false)
 	return advanced
+}
+
+// note says, for those who ask where a message is, that it is here for its session. What
+// is no message has no id.
+func (d *Downlink) note(l *lane, it *delivery.Item, to delivery.Target) {
+	if d.cfg.Trace != nil {
+		d.cfg.Trace.Add(trace.Event{
+			At: time.Now(), Kind: trace.Reached, Message: it.ID, User: to.User, Session: to.Session, Lane: l.number, Offset: it.Pos.Offset,
+		})
+	}
 }
 
 // announcement takes what the owner of a lane says every second.

@@ -18,6 +18,7 @@ import (
 	"github.com/linkerhq/linker/pkg/delivery"
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/trace"
 )
 
 // plane is a live plane within the test: what is published comes out of a
@@ -77,6 +78,7 @@ type fixture struct {
 	self    ident.Connector
 	changed chan int
 	proofs  *sessiontest.Proofs
+	trace   *trace.Log
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -87,11 +89,12 @@ func newFixture(t *testing.T) *fixture {
 			handlers: make(map[string]func([]byte)),
 		},
 		roster: roster.New(2), self: ident.Connector{Name: "c-1"}, changed: make(chan int, 10), proofs: &sessiontest.Proofs{},
+		trace: trace.NewLog(trace.Place{Domain: "d", Name: "c-1"}, 1, nil),
 	}
 	var err error
 	f.d, err = downlink.New(downlink.Config{
 		Domain: "d", Connector: f.self, Lanes: 2, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
-		OwnerChanged: func(lane int) { f.changed <- lane },
+		OwnerChanged: func(lane int) { f.changed <- lane }, Trace: f.trace,
 	}, f.plane, f.roster)
 	if err != nil {
 		t.Fatal(err)

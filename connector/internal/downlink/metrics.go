@@ -32,6 +32,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			session.Again:     deliveries.WithLabelValues("again"),
 			session.Gap:       deliveries.WithLabelValues("gap"),
 			session.Gone:      deliveries.WithLabelValues("gone"),
+			session.Parting:   deliveries.WithLabelValues("parting"),
 		},
 		refused: map[refusal]prometheus.Counter{
 			refusedEpoch:     refused.WithLabelValues(string(refusedEpoch)),

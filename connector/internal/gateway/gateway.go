@@ -4,11 +4,10 @@ package gateway
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
-	"sync"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,8 +25,8 @@ const (
 	Path = "/ws"
 	// tickEvery is how often the time limits of all sessions are looked at.
 	tickEvery = 500 * time.Millisecond
-	// comeBackWithin spreads the clients that are sent away.
-	comeBackWithin = 5 * time.Second
+	// retryAfter is what is told to who finds no room, in seconds.
+	retryAfter = "1"
 )
 
 // Network is the description of the network and its changes.
@@ -38,12 +37,13 @@ type Network interface {
 	Subscribe() (changed <-chan struct{}, stop func())
 }
 
-// Config says what is let in. Every field is needed but AllowedOrigins.
+// Config says what is let in. Every field is needed but AllowedOrigins and Limits.
 type Config struct {
 	Domain         string
 	Lanes          int
 	FrameLimit     int      // bytes of one message of a client
 	AllowedOrigins []string // hosts of pages that may connect, as patterns of path.Match; empty: any
+	Limits         Limits
 	Log            *slog.Logger
 	Metrics        prometheus.Registerer
 }
@@ -63,11 +63,9 @@ type Gateway struct {
 	env     session.Env
 	auth    *authcall.Caller
 	metrics *metrics
+	crowd   *crowd
 
-	sessions sync.WaitGroup
-
-	mu     sync.Mutex
-	closed bool // guarded by mu; nobody is let in any more
+	entering chan struct{} // holds one element for each login that waits for the log; never closed
 }
 
 // New returns a Gateway.
@@ -84,7 +82,7 @@ func New(cfg Config, to Deps) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: cfg, to: to, auth: auth, metrics: m}
+	g := &Gateway{cfg: cfg, to: to, auth: auth, metrics: m, crowd: newCrowd(cfg.Limits), entering: make(chan struct{}, maxEntering)}
 	g.env = session.Env{
 		Log: cfg.Log, Metrics: sessions, Buffers: new(session.Buffers),
 		Door: g, Proofs: to.Proofs, FrameLimit: cfg.FrameLimit,
@@ -92,41 +90,45 @@ func New(cfg Config, to Deps) (*Gateway, error) {
 	return g, nil
 }
 
-// ServeHTTP upgrades GET /ws. The session goes on after it returns.
+// ServeHTTP upgrades GET /ws. The session goes on after it returns. Who finds no
+// room is told so before the upgrade, with 503.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != Path {
 		http.NotFound(w, r)
 		return
 	}
+	from := addressOf(r.RemoteAddr)
+	result := g.crowd.enter(from)
+	if result != handshakeAccepted {
+		g.metrics.handshakes[result].Inc()
+		w.Header().Set("Retry-After", retryAfter)
+		w.Header().Set("Connection", "close")
+		http.Error(w, result.text(), http.StatusServiceUnavailable)
+		return
+	}
 	s, err := session.Accept(w, r, &g.env, g.cfg.AllowedOrigins)
 	if err != nil {
+		g.crowd.leave(from, "")
 		g.metrics.handshakes[handshakeRefused].Inc()
 		g.cfg.Log.Debug("handshake refused", "remote", r.RemoteAddr, "error", err)
 		return
 	}
 	g.metrics.handshakes[handshakeAccepted].Inc()
-	g.mu.Lock()
-	closed := g.closed
-	if !closed {
-		g.to.Roster.Enter(s)
-		g.sessions.Add(1)
-	}
-	g.mu.Unlock()
-	if closed {
+	g.to.Roster.Enter(s)
+	if g.crowd.isClosed() { // since it was let in: nobody else may end it
 		s.End(wire.CloseRestarting, session.CauseShutdown)
-		s.Run(context.WithoutCancel(r.Context()))
-		return
 	}
-	go g.serve(s)
+	go g.serve(s, from)
 }
 
 // serve runs a session from its upgrade to its logout. It depends on nothing of
 // the request.
-func (g *Gateway) serve(s *session.Session) {
-	defer g.sessions.Done()
+func (g *Gateway) serve(s *session.Session, from netip.Addr) {
 	s.Run(context.Background())
 	g.to.Roster.Leave(s)
-	if identity := s.Identity(); identity.ID != 0 {
+	identity := s.Identity()
+	defer g.crowd.leave(from, identity.User)
+	if identity.ID != 0 {
 		g.to.Roster.Remove(s)
 		identity.Sender.Leave()
 		g.metrics.loggedIn.Dec()
@@ -168,38 +170,10 @@ func (g *Gateway) review(s *session.Session) {
 		return
 	}
 	if network.HomeOf(user, g.cfg.Domain) != g.cfg.Domain {
-		s.GoAway("domain_moved", spread())
+		s.GoAway("domain_moved", rand.N(comeBackWithin))
 		s.End(wire.CloseDomainMoved, session.CauseMoved)
 	}
 }
 
-// restart ends every session, telling the clients to come back.
-func (g *Gateway) restart(cause session.Cause) {
-	for _, s := range g.to.Roster.Sockets() {
-		s.GoAway("shutting_down", spread())
-		s.End(wire.CloseRestarting, cause)
-	}
-}
-
-// Drain lets nobody in any more, ends every session, and returns when all of
-// them have, or ctx ends.
-func (g *Gateway) Drain(ctx context.Context, cause session.Cause) error {
-	g.mu.Lock()
-	g.closed = true
-	g.mu.Unlock()
-	g.restart(cause)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		g.sessions.Wait()
-		g.auth.Close()
-	}()
-	select {
-	case <-ended:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("end sessions: %w", ctx.Err())
-	}
-}
-
-func spread() time.Duration { return rand.N(comeBackWithin) }
+// Sessions is how many sessions are logged in.
+func (g *Gateway) Sessions() int { return g.crowd.sessions() }

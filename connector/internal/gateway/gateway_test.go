@@ -42,7 +42,8 @@ type domain struct {
 	mu       sync.Mutex
 	network  *topology.Snapshot
 	refusing error
-	mute     bool // lanes do not answer logins
+	mute     bool          // lanes do not answer logins
+	hold     chan struct{} // the log acknowledges when it is closed; nil: at once
 }
 
 func (d *domain) Append(lane int, _ string, value []byte, done func(int64, error)) error {
@@ -56,8 +57,11 @@ func (d *domain) Append(lane int, _ string, value []byte, done func(int64, error
 		return err
 	}
 	d.records <- e
-	mute := d.mute
+	mute, hold := d.mute, d.hold
 	go func() {
+		if hold != nil {
+			<-hold
+		}
 		done(1, nil)
 		if s := d.roster.Find(lane, e.Session); s != nil && !mute {
 			s.LoggedIn(envelope.Position{Generation: 1, Offset: 1})
@@ -90,9 +94,15 @@ type fixture struct {
 	g       *gateway.Gateway
 	addr    string
 	network topology.Network
+	metrics *prometheus.Registry
 }
 
 func newFixture(t *testing.T, origins ...string) *fixture {
+	t.Helper()
+	return newLimited(t, gateway.Limits{}, origins...)
+}
+
+func newLimited(t *testing.T, limits gateway.Limits, origins ...string) *fixture {
 	t.Helper()
 	f := &fixture{t: t, domain: &domain{records: make(chan envelope.Envelope, 1000), changes: make(chan struct{}, 1), roster: roster.New(lanes)}}
 	f.network = topology.Network{
@@ -109,8 +119,9 @@ func newFixture(t *testing.T, origins ...string) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.metrics = metrics
 	f.g, err = gateway.New(gateway.Config{
-		Domain: "domain-01", Lanes: lanes, FrameLimit: wire.DefaultFrameLimit, AllowedOrigins: origins, Log: log, Metrics: metrics,
+		Domain: "domain-01", Lanes: lanes, FrameLimit: wire.DefaultFrameLimit, AllowedOrigins: origins, Limits: limits, Log: log, Metrics: metrics,
 	}, gateway.Deps{Network: f, Roster: f.roster, Uplink: up, Proofs: &sessiontest.Proofs{}})
 	if err != nil {
 		t.Fatal(err)
@@ -121,7 +132,7 @@ func newFixture(t *testing.T, origins ...string) *fixture {
 	var running sync.WaitGroup
 	running.Go(func() { f.g.Run(ctx) })
 	t.Cleanup(func() {
-		if err := f.g.Drain(ctx, session.CauseShutdown); err != nil {
+		if err := f.g.Drain(ctx, session.CauseShutdown, 0); err != nil {
 			t.Error(err)
 		}
 		cancel()
@@ -380,7 +391,7 @@ func TestASocketThatEndsDuringTheCallbackLeavesNoTrace(t *testing.T) {
 	<-asked
 	_ = ws.CloseNow()
 	<-ended
-	if err := f.g.Drain(t.Context(), session.CauseShutdown); err != nil {
+	if err := f.g.Drain(t.Context(), session.CauseShutdown, 0); err != nil {
 		t.Fatal(err)
 	}
 	if len(f.records) != 0 {
@@ -470,7 +481,7 @@ func TestDrainingTellsEverybodyAndLogsThemOut(t *testing.T) {
 	}
 	waiting := f.dial() // not logged in
 	drained := make(chan error)
-	go func() { drained <- f.g.Drain(t.Context(), session.CauseShutdown) }()
+	go func() { drained <- f.g.Drain(t.Context(), session.CauseShutdown, 0) }()
 	for _, ws := range all {
 		_, b, err := ws.Read(t.Context())
 		if err != nil || !strings.HasPrefix(string(b), `{"type":"GO_AWAY","data":{"reason":"shutting_down","reconnectInMs":`) {
@@ -489,10 +500,42 @@ func TestDrainingTellsEverybodyAndLogsThemOut(t *testing.T) {
 	for range all {
 		f.next(envelope.KindLogout)
 	}
-	if code := f.closed(f.dial()); code != wire.CloseRestarting {
-		t.Errorf("let in after the end, then closed with %d", code)
-	}
+	f.turnedAway("draining")
 	if sockets := f.roster.Sockets(); len(sockets) != 0 {
 		t.Errorf("%d sockets left", len(sockets))
+	}
+}
+
+// A crowd does not bury the log: so many logins are in it without an acknowledgement,
+// the others wait for their turn.
+func TestACrowdWaitsForItsTurnAtTheLog(t *testing.T) {
+	t.Parallel()
+	const count, most = 300, 256
+	f := newFixture(t)
+	hold := make(chan struct{})
+	f.set(func() { f.hold = hold })
+	var all []*websocket.Conn
+	for i := range count {
+		ws := f.dial()
+		if err := ws.Write(t.Context(), websocket.MessageText, fmt.Appendf(nil, `{"type":"AUTH_CLIENT","data":{"appId":"app-1","userId":"ANZ-%d"}}`, i)); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, ws)
+	}
+	for range most {
+		f.next(envelope.KindLogin)
+	}
+	select {
+	case e := <-f.records:
+		t.Errorf("one login too many is in the log: %+v", e)
+	case <-time.After(50 * time.Millisecond):
+	}
+	gone := all[count-1]
+	_ = gone.CloseNow() // perhaps while it waits
+	close(hold)
+	for _, ws := range all[:count-1] {
+		if r := f.reply(ws); !r.Data.IsAuthenticated {
+			t.Errorf("got %+v", r)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/linkerhq/linker/connector/internal/authcall"
 	"github.com/linkerhq/linker/connector/internal/session"
+	"github.com/linkerhq/linker/connector/internal/uplink"
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/failpoint"
 	"github.com/linkerhq/linker/pkg/ident"
@@ -17,6 +18,10 @@ import (
 const (
 	// enterTimeout is how long the log may take to acknowledge a login.
 	enterTimeout = 5 * time.Second
+	// maxEntering bounds the logins that wait for the log's acknowledgement at once;
+	// the others wait for their turn. So a crowd takes as long as the log needs, and
+	// does not bury it. The sockets bound those who wait.
+	maxEntering = 256
 	// laneTimeout is how long the reply waits for the lane to know the session.
 	laneTimeout = time.Second
 )
@@ -46,7 +51,7 @@ func (g *Gateway) Login(ctx context.Context, s *session.Session, f wire.Frame, p
 func (g *Gateway) refuse(s *session.Session, reply wire.AuthReply) {
 	g.metrics.logins[reply.Reason].Inc()
 	s.Reply(wire.AppendAuthReply(nil, reply))
-	if reply.Reason == wire.ReasonAuthUnavailable {
+	if reply.Reason == wire.ReasonAuthUnavailable || reply.Reason == wire.ReasonTooManySockets {
 		s.End(wire.CloseTryAgain, session.CauseUnavailable)
 		return
 	}
@@ -105,18 +110,13 @@ func (g *Gateway) authenticate(ctx context.Context, s *session.Session, app topo
 // taken, then in the log. A lane that does not answer holds nobody up: its next
 // owner reads the log.
 func (g *Gateway) enter(ctx context.Context, s *session.Session, user ident.UserID, features envelope.Features) wire.Reason {
-	id := newID()
-	sender := g.to.Uplink.Open(s, id, user, features)
-	if !s.Register(session.Identity{ID: id, User: user, Lane: user.Lane(g.cfg.Lanes), Features: features, Sender: sender}) {
+	if !g.awaitTurn(ctx, s) {
 		return wire.ReasonAuthUnavailable // nobody is there to read it
 	}
-	g.to.Roster.Add(s)
-	g.metrics.loggedIn.Inc()
-	acknowledged, cancel := context.WithTimeout(ctx, enterTimeout)
-	defer cancel()
-	if err := sender.Enter(acknowledged); err != nil {
-		g.cfg.Log.Debug("login not written", "user", user, "session", id, "error", err)
-		return wire.ReasonAuthUnavailable
+	reason := g.register(ctx, s, user, features)
+	<-g.entering
+	if reason != "" {
+		return reason
 	}
 	_ = failpoint.Hit(failpoint.ConnectorAfterLogin)
 	timer := time.NewTimer(laneTimeout)
@@ -128,6 +128,51 @@ func (g *Gateway) enter(ctx context.Context, s *session.Session, user ident.User
 	case <-ctx.Done():
 	}
 	return ""
+}
+
+// register puts the session on the roster and its login into the log.
+func (g *Gateway) register(ctx context.Context, s *session.Session, user ident.UserID, features envelope.Features) wire.Reason {
+	id := newID()
+	if !g.crowd.login(user) {
+		return wire.ReasonTooManySockets
+	}
+	sender := g.to.Uplink.Open(s, id, user, features)
+	if !s.Register(session.Identity{ID: id, User: user, Lane: user.Lane(g.cfg.Lanes), Features: features, Sender: sender}) {
+		g.crowd.logout(user)
+		return wire.ReasonAuthUnavailable // nobody is there to read it
+	}
+	g.to.Roster.Add(s)
+	g.metrics.loggedIn.Inc()
+	if err := g.write(ctx, sender); err != nil {
+		g.cfg.Log.Debug("login not written", "user", user, "session", id, "error", err)
+		return wire.ReasonAuthUnavailable
+	}
+	return ""
+}
+
+// awaitTurn waits until the login may be written. It reports false when the socket has
+// ended; else the turn is over with <-g.entering.
+func (g *Gateway) awaitTurn(ctx context.Context, s *session.Session) bool {
+	select {
+	case g.entering <- struct{}{}:
+		return true
+	default:
+	}
+	s.HoldLogin(true)
+	defer s.HoldLogin(false)
+	select {
+	case g.entering <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// write writes the login to the log.
+func (g *Gateway) write(ctx context.Context, sender *uplink.Sender) error {
+	ctx, cancel := context.WithTimeout(ctx, enterTimeout)
+	defer cancel()
+	return sender.Enter(ctx)
 }
 
 func features(w wire.Wants) envelope.Features {

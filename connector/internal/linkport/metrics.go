@@ -64,6 +64,7 @@ type metrics struct {
 
 	links                *prometheus.GaugeVec
 	records, bytes, fast *prometheus.CounterVec
+	unanswered           *prometheus.CounterVec
 
 	mu         sync.Mutex
 	neighbours map[string]*neighbour // guarded by mu
@@ -73,6 +74,7 @@ type metrics struct {
 type neighbour struct {
 	links                prometheus.Gauge
 	records, bytes, fast prometheus.Counter
+	unanswered           prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -94,6 +96,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		records:    counter("records_total", "neighbour", "Records of a neighbour that were taken for the log."),
 		bytes:      counter("bytes_total", "neighbour", "Bytes of the records of a neighbour that were taken for the log."),
 		fast:       counter("fast_total", "neighbour", "FAST messages of a neighbour that were taken."),
+		unanswered: counter("unanswered_questions_total", "neighbour", "Questions of a neighbour about messages that got no answer."),
 		neighbours: make(map[string]*neighbour),
 	}
 	for _, why := range reasons() {
@@ -111,7 +114,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	for _, why := range []string{statesUndecodable, statesStranger} {
 		m.refusedStates[why] = refusedStates.WithLabelValues(why)
 	}
-	for _, c := range []prometheus.Collector{refused, refusedRecords, fastDropped, refusedStates, m.links, m.records, m.bytes, m.fast} {
+	for _, c := range []prometheus.Collector{refused, refusedRecords, fastDropped, refusedStates, m.links, m.records, m.bytes, m.fast, m.unanswered} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics of the link port: %w", err)
 		}
@@ -128,6 +131,7 @@ func (m *metrics) of(name string) *neighbour {
 		n = &neighbour{
 			links: m.links.WithLabelValues(name), records: m.records.WithLabelValues(name),
 			bytes: m.bytes.WithLabelValues(name), fast: m.fast.WithLabelValues(name),
+			unanswered: m.unanswered.WithLabelValues(name),
 		}
 		m.neighbours[name] = n
 	}
@@ -147,7 +151,7 @@ func (m *metrics) follow(links []topology.Link, here string) {
 	for name := range m.neighbours {
 		if !present[name] {
 			delete(m.neighbours, name)
-			for _, vec := range []interface{ DeleteLabelValues(values ...string) bool }{m.links, m.records, m.bytes, m.fast} {
+			for _, vec := range []interface{ DeleteLabelValues(values ...string) bool }{m.links, m.records, m.bytes, m.fast, m.unanswered} {
 				vec.DeleteLabelValues(name)
 			}
 		}

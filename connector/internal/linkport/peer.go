@@ -12,6 +12,7 @@ import (
 	"github.com/linkerhq/linker/pkg/failpoint"
 	"github.com/linkerhq/linker/pkg/link"
 	"github.com/linkerhq/linker/pkg/topology"
+	"github.com/linkerhq/linker/pkg/trace"
 )
 
 // The pauses between two looks at a log, or a lane, that takes nothing now.
@@ -24,6 +25,8 @@ const (
 	// maxRecord is above the largest record that a domain makes, and leaves room in the
 	// log, and in the dead letters, for what is added to it.
 	maxRecord = 512 << 10
+	// maxQuestions is how many questions of a link are answered at once.
+	maxQuestions = 4
 	// maxOwed is how many bytes may wait for a neighbour that sends and does not read.
 	maxOwed = 4 << 20
 	// networkWait is how long a link waits for the description of the network by which the
@@ -49,11 +52,14 @@ type peer struct {
 	gaveUp      uint64    // no version up to this one is waited for
 	patientFrom time.Time // none at all is waited for before it
 
+	asking    sync.WaitGroup // one for each question that is being answered
+	answering chan struct{}  // static; never closed: holds as many
+
 	cause error // guarded by s.mu; why we have closed it, nil if we have not
 }
 
 func newPeer(s *service, conn *link.Conn, l topology.Link) *peer {
-	return &peer{s: s, conn: conn, name: conn.Peer(), link: l, counts: s.port.metrics.of(conn.Peer()), acks: newAcks()}
+	return &peer{s: s, conn: conn, name: conn.Peer(), link: l, counts: s.port.metrics.of(conn.Peer()), acks: newAcks(), answering: make(chan struct{}, maxQuestions)}
 }
 
 // endLocked closes the link. s.mu is held.
@@ -68,7 +74,16 @@ func (p *peer) endLocked(cause error) {
 func (p *peer) run(ctx context.Context) error {
 	var acks sync.WaitGroup
 	acks.Go(p.acknowledge)
-	err := p.conn.Run(ctx, p.handle)
+	asking, stopAsking := context.WithCancel(ctx)
+	err := p.conn.Run(ctx, func(m link.Message) error {
+		if question, is := m.(link.Question); is {
+			p.asked(asking, question)
+			return nil
+		}
+		return p.handle(m)
+	})
+	stopAsking()
+	p.asking.Wait()
 	acks.Wait()
 	return err
 }
@@ -108,8 +123,8 @@ func (p *peer) handle(m link.Message) error {
 		p.fast(m.Record)
 	case link.States:
 		p.s.heardOutside(p, m.Entries)
-	case link.Ack, link.Refusal:
-		return fmt.Errorf("%T, expected records, FAST or states: nothing was handed over to the neighbour", m)
+	case link.Ack, link.Refusal, link.Answer:
+		return fmt.Errorf("%T, expected records, FAST, states or questions: nothing was handed over to the neighbour, and it was not asked", m)
 	default:
 		return fmt.Errorf("%T, expected records, FAST or states", m)
 	}
@@ -163,7 +178,7 @@ func (p *peer) append(part part, done func(offset int64, err error)) error {
 			return err
 		}
 		if _, room := p.s.to.Lanes.Accepts(part.lane); room {
-			err := p.s.to.Log.Append(part.lane, string(part.key), value, done)
+			err := p.s.to.Log.Append(part.lane, string(part.key), value, p.traced(&part, done))
 			if err == nil || !errors.Is(err, p.s.to.Unavailable) {
 				return err
 			}
@@ -173,6 +188,46 @@ func (p *peer) append(part part, done func(offset int64, err error)) error {
 		}
 		pause(p.conn.Done(), wait)
 	}
+}
+
+// traced notes, before done is called, that the log has a part.
+func (p *peer) traced(part *part, done func(offset int64, err error)) func(offset int64, err error) {
+	if p.s.to.Trace == nil {
+		return done
+	}
+	e := trace.Event{Kind: trace.Received, Message: part.ID, Lane: part.lane, Peer: p.name, Since: time.Now()}
+	if len(part.To) == 1 {
+		e.User = part.To[0].User
+	} else {
+		e.Users = len(part.To)
+	}
+	return func(offset int64, err error) {
+		if err == nil {
+			e.At, e.Offset = time.Now(), offset
+			p.s.to.Trace.Add(e)
+		}
+		done(offset, err)
+	}
+}
+
+// asked answers a question, beside what else comes over the link. Who asks more at once
+// than anybody needs gets no answer.
+func (p *peer) asked(ctx context.Context, q link.Question) {
+	select {
+	case p.answering <- struct{}{}:
+	default:
+		p.counts.unanswered.Inc()
+		p.conn.Send(link.Answer{N: q.N})
+		return
+	}
+	p.asking.Go(func() {
+		answer := p.s.to.Asked(ctx, p.name, q.Text)
+		if len(answer) == 0 {
+			p.counts.unanswered.Inc()
+		}
+		p.conn.Send(link.Answer{N: q.N, Text: answer})
+		<-p.answering
+	})
 }
 
 // ended says why nothing more is taken over this link.

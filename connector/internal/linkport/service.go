@@ -9,6 +9,7 @@ import (
 
 	"github.com/linkerhq/linker/pkg/linkstate"
 	"github.com/linkerhq/linker/pkg/topology"
+	"github.com/linkerhq/linker/pkg/trace"
 )
 
 // Log is the durable log of the domain.
@@ -41,12 +42,16 @@ type Network interface {
 	Subscribe() (changed <-chan struct{}, stop func())
 }
 
-// Deps is what one life of the connector gives. Every field is needed.
+// Deps is what one life of the connector gives. Every field but Trace is needed.
 type Deps struct {
 	Log     Log
 	Plane   Plane
 	Lanes   Lanes
 	Network Network
+	Trace   *trace.Log // is told what arrives; nil: nobody is
+	// Asked answers a neighbour's question; an empty answer is none. It is called by one
+	// goroutine for each question.
+	Asked func(ctx context.Context, neighbour string, question []byte) (answer []byte)
 	// Unavailable is the error of Append that means later, TooLarge the outcome
 	// that means never. With any other the link ends.
 	Unavailable, TooLarge error

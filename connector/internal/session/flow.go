@@ -39,9 +39,13 @@ func (s *Session) Finish(size int, reply []byte) {
 	if s.flow.paused && s.roomLocked() {
 		signal(s.resume)
 	}
+	settled := s.state == ended && s.flow.count == 0
 	s.mu.Unlock()
-	if reply != nil {
+	switch {
+	case reply != nil:
 		s.Reply(reply)
+	case settled:
+		signal(s.wake)
 	}
 }
 
@@ -49,8 +53,29 @@ func (s *Session) roomLocked() bool {
 	return s.flow.count < maxPending && s.flow.bytes < maxPendingBytes && s.waiting < maxReplies || s.state == ended
 }
 
-// waitForRoom blocks the reader while too much is under way.
+// Rest lets nothing more of this client be read for a while, and TCP tells it. Only
+// Submit calls it.
+func (s *Session) Rest(d time.Duration) { s.restUntil = time.Now().Add(d) }
+
+// rest blocks the reader for a while, or until the session ends.
+func (s *Session) rest(d time.Duration) {
+	s.mu.Lock()
+	s.flow.paused = true
+	s.mu.Unlock()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.gone:
+	}
+}
+
+// waitForRoom blocks the reader while too much is under way, or it has to rest.
 func (s *Session) waitForRoom() {
+	if !s.restUntil.IsZero() {
+		s.rest(time.Until(s.restUntil))
+		s.restUntil = time.Time{}
+	}
 	for {
 		s.mu.Lock()
 		room := s.roomLocked()

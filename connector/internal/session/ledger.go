@@ -16,6 +16,7 @@ const (
 	Again                    // this number was taken before
 	Gap                      // a number before it is missing: refused
 	Gone                     // the session is not there, or is another user's
+	Parting                  // not taken: the session ends, and tells at its logout what it has
 )
 
 const (

@@ -30,6 +30,18 @@ const (
 	CauseAsleep       Cause = "asleep" // the connector itself did not run for too long
 )
 
+// orderly says whether the session ends by a decision of ours that is no fault of
+// its client, which reads on until the end.
+func (c Cause) orderly() bool {
+	switch c {
+	case CauseMaster, CauseMoved, CauseShutdown:
+		return true
+	case CausePeer, CauseProtocol, CauseTooLarge, CauseBadFrames, CauseLoginTimeout, CauseRefused, CauseUnavailable,
+		CauseSlow, CauseSilent, CauseFast, CauseAsleep:
+	}
+	return false
+}
+
 // Metrics are the counters of all sessions of a connector.
 type Metrics struct {
 	in         map[wire.Type]prometheus.Counter

@@ -87,7 +87,7 @@ type load struct {
 	advanced bool      // proofs moved on: frames that need no proof are in it
 	more     bool      // the outbox holds more
 	last     bool      // the session has ended and nothing is left
-	pingAt   time.Time // when a ping is due; zero: none is
+	pingAt   time.Time // when a ping is due, or the close frame; zero: none is
 }
 
 // gather takes out of the outbox what fits one write, appended to b: answers to
@@ -114,7 +114,11 @@ func (s *Session) gather(b []byte, now time.Time) load {
 	}
 	l.more = len(s.replies) > 0 || s.wasLive && len(s.frames)+len(s.fast) > 0
 	if s.state == ended {
-		if !l.more {
+		switch {
+		case l.more:
+		case s.flow.count > 0 && now.Before(s.settleBy):
+			l.pingAt = s.settleBy
+		default:
 			l.bytes = append(l.bytes, s.parting...)
 			l.last = true
 			s.parted = true

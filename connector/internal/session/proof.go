@@ -148,6 +148,21 @@ func (s *Session) closeAnswered(code wire.CloseCode) {
 	}
 }
 
+// acknowledgedLate takes a MESSAGE_ACK that comes after we have ended the session,
+// before the client's close frame: what it has read it need not get again.
+func (s *Session) acknowledgedLate(b []byte) {
+	s.mu.Lock()
+	listens := s.wasLive && s.proof.byAck && s.parting != nil
+	s.mu.Unlock()
+	if !listens {
+		return
+	}
+	f, problem := wire.Decode(b)
+	if problem == nil && f.Type == wire.TypeMessageAck {
+		_ = s.acknowledge(f) // nobody can be told any more
+	}
+}
+
 // acknowledge takes a MESSAGE_ACK.
 func (s *Session) acknowledge(f wire.Frame) *wire.Problem {
 	s.mu.Lock()

@@ -155,7 +155,8 @@ func (s *Session) broken(err error) (closed bool) {
 	return false
 }
 
-// received takes one message of the client. After the end it is ignored.
+// received takes one message of the client. After the end it is ignored, unless it
+// acknowledges something.
 func (s *Session) received(ctx context.Context, kind websocket.MessageType, b []byte) {
 	switch {
 	case kind != websocket.MessageText:
@@ -166,9 +167,14 @@ func (s *Session) received(ctx context.Context, kind websocket.MessageType, b []
 		return
 	}
 	s.mu.Lock()
-	at := s.state
+	at, enough := s.state, s.state == ended && s.socket.received.Load() > s.endedAt+partingBytes
 	s.mu.Unlock()
-	if at == ended {
+	switch {
+	case enough:
+		s.socket.cut()
+		return
+	case at == ended:
+		s.acknowledgedLate(b)
 		return
 	}
 	f, problem := wire.Decode(b)

@@ -107,6 +107,7 @@ type Session struct {
 	// Owned by the reader.
 	badFrames rate
 	pingsIn   rate
+	restUntil time.Time // until then nothing more is read
 
 	// Owned by whoever calls Tick.
 	watch watch
@@ -114,8 +115,10 @@ type Session struct {
 	mu        sync.Mutex // guards what follows
 	state     state
 	wasLive   bool
-	parting   []byte // the close frame that ends the session; nil: none
-	parted    bool   // the close frame was written, behind everything else
+	parting   []byte    // the close frame that ends the session; nil: none
+	endedAt   int64     // bytes received by then
+	settleBy  time.Time // until then the close frame waits for what is under way; zero: it waits for nothing
+	parted    bool      // the close frame was written, behind everything else
 	cause     Cause
 	patience  time.Duration     // added to the login timeout: the time in our own queue
 	heldSince time.Time         // the login waits in our own queue; zero: it does not
@@ -160,6 +163,13 @@ func (s *Session) Gone() <-chan struct{} { return s.gone }
 
 // Known is closed when the lane has said that it knows the session.
 func (s *Session) Known() <-chan struct{} { return s.known }
+
+// Live says whether the session is logged in and has not ended.
+func (s *Session) Live() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state == live
+}
 
 // Registered says whether the session got as far as Register, ended or not.
 func (s *Session) Registered() bool { return s.Identity().ID != 0 }
@@ -225,10 +235,10 @@ func (s *Session) Admit(reply []byte) {
 }
 
 // Reply queues a frame that is not numbered. The session owns it from now on.
-// After the end it is dropped.
+// After the end it is dropped, unless the close frame waits for it.
 func (s *Session) Reply(frame []byte) {
 	s.mu.Lock()
-	if s.state != ended {
+	if s.state != ended || s.orderlyLocked() && !s.parted {
 		s.replyLocked(frame)
 	}
 	s.mu.Unlock()
@@ -240,52 +250,19 @@ func (s *Session) replyLocked(frame []byte) {
 	s.waiting += len(frame)
 }
 
-// GoAway tells a client that understands it to come back after a while.
-func (s *Session) GoAway(reason string, after time.Duration) {
-	s.mu.Lock()
-	hints := s.state == live && s.identity.Features.Has(envelope.FeatureHints)
-	s.mu.Unlock()
-	if hints {
-		s.Reply(wire.AppendGoAway(nil, reason, int(after.Milliseconds())))
-	}
-}
-
-// End closes the session: what is queued is written, then a close frame, within
-// some seconds. Only the first end counts.
-func (s *Session) End(code wire.CloseCode, cause Cause) {
-	s.end(appendClose(nil, code, ""), cause)
-}
-
-// end is End with the close frame; nil cuts the connection at once.
-func (s *Session) end(frame []byte, cause Cause) {
-	s.mu.Lock()
-	if s.state == ended {
-		s.mu.Unlock()
-		return
-	}
-	s.state = ended
-	s.cause = cause
-	s.parting = frame
-	cancel := s.cancel
-	s.mu.Unlock()
-	close(s.gone)
-	if cancel != nil {
-		cancel()
-	}
-	if frame == nil {
-		s.socket.cut()
-	} else {
-		s.socket.part()
-	}
-	signal(s.wake)
-	signal(s.resume)
-}
-
 // Deliver takes one item for this session. advanced says that Progress moved.
 func (s *Session) Deliver(it *delivery.Item, to delivery.Target) (verdict Verdict, advanced bool) {
 	s.mu.Lock()
-	if s.state == ended || s.identity.ID != to.Session || s.identity.User != to.User {
+	switch {
+	case s.identity.ID != to.Session || s.identity.User != to.User:
 		s.mu.Unlock()
+		return Gone, false
+	case s.state == ended:
+		orderly := s.orderlyLocked()
+		s.mu.Unlock()
+		if orderly {
+			return Parting, false
+		}
 		return Gone, false
 	}
 	if it.Kind == delivery.KindFast {

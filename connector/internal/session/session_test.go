@@ -224,6 +224,83 @@ func TestAnAnsweredCloseProvesEverything(t *testing.T) {
 	}
 }
 
+func TestAClientThatAcknowledgesMayDoSoUntilItHasReadTheClose(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), envelope.FeatureAck)
+		c, s := w.login()
+		for d := range uint64(3) {
+			s.Deliver(frameItem(d+1, byte(d+1), `{"type":"MESSAGE"}`))
+		}
+		s.End(wire.CloseRestarting, CauseShutdown)
+		if verdict, _ := s.Deliver(frameItem(4, 4, `{"type":"MESSAGE"}`)); verdict != Parting {
+			t.Errorf("a delivery behind the end: %d, want that it waits for the logout", verdict)
+		}
+		for range 3 {
+			c.read()
+		}
+		c.send(`{"type":"MESSAGE_ACK","data":{"upTo":2}}`)
+		c.send(`{"type":"MESSAGE","data":{"to":"ANZ-2","content":"x"}}`)
+		c.send(`{"type":"MESSAGE_ACK","data":{"upTo":7}}`)
+		if code := c.closed(); code != wire.CloseRestarting {
+			t.Errorf("closed with %d", code)
+		}
+		<-w.ended
+		if p := s.Progress(); p.Taken != 3 || p.Proved != 2 {
+			t.Errorf("got %+v", p)
+		}
+		if len(w.sender.frames) > 0 {
+			t.Error("a message behind the end was taken")
+		}
+	})
+}
+
+// What the client has sent is answered before the close frame, if that takes no
+// longer than a moment.
+func TestTheCloseWaitsForTheAnswersToWhatWasSent(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		cause  Cause
+		within time.Duration
+		waits  bool
+	}{
+		"in time":            {CauseShutdown, settleFor / 2, true},
+		"too late":           {CauseShutdown, 2 * settleFor, false},
+		"the client's fault": {CauseBadFrames, settleFor / 2, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, newPipes(), envelope.FeatureAccept)
+				client, s := w.login()
+				s.Begin(10)
+				s.Begin(10)
+				began := time.Now()
+				s.End(wire.CloseRestarting, c.cause)
+				go func() {
+					time.Sleep(c.within)
+					s.Finish(10, []byte(`{"answer":1}`))
+					s.Finish(10, nil)
+				}()
+				frames := client.frames()
+				<-w.ended
+				synctest.Wait()
+				took, want := time.Since(began), c.within
+				if !c.waits {
+					want = min(settleFor, c.within)
+				}
+				if c.cause == CauseBadFrames {
+					want = 0
+				}
+				if len(frames) != map[bool]int{true: 1}[c.waits] || took != want {
+					t.Errorf("%d answers after %v, want it after %v", len(frames), took, want)
+				}
+				time.Sleep(time.Minute) // the answers come in any case
+			})
+		})
+	}
+}
+
 func TestAClientThatClosesByItselfProvesNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -514,6 +591,63 @@ func TestReadingStopsWhileTooMuchIsUnderWay(t *testing.T) {
 		<-w.sender.frames
 		if got := c.read(); got != `{"done":1}` {
 			t.Errorf("got %s", got)
+		}
+	})
+}
+
+func TestASocketThatHasToRestIsNotReadMeanwhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		var s *Session
+		w.sender.submitted = func() { s.Rest(time.Minute) }
+		var c *client
+		c, s = w.login()
+		fetch := `{"type":"FETCH_MISSING_MESSAGES_REQUEST"}`
+		c.send(fetch)
+		<-w.sender.frames
+		began := time.Now()
+		go func() {
+			if err := c.Write(context.Background(), websocket.MessageText, []byte(fetch)); err != nil {
+				t.Errorf("send: %v", err)
+			}
+		}()
+		tick(s, 50*time.Second) // it is we who do not read
+		if len(w.sender.frames) != 0 {
+			t.Error("a frame was read too early")
+		}
+		<-w.sender.frames
+		if took := time.Since(began); took != time.Minute {
+			t.Errorf("it was read after %v", took)
+		}
+		ending := time.Now()
+		s.End(wire.CloseSendingFast, CauseFast) // who ends rests no longer
+		if code := c.closed(); code != wire.CloseSendingFast {
+			t.Errorf("closed with %d", code)
+		}
+		<-w.ended
+		if took := time.Since(ending); took > time.Second {
+			t.Errorf("it ended after %v", took)
+		}
+	})
+}
+
+// Whoever goes on sending after the end is read for a while, so that it can take the
+// close frame, but not for more than so many bytes.
+func TestWhoSendsOnAfterTheEndIsCut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), 0)
+		c, s := w.login()
+		s.End(wire.CloseBadFrames, CauseBadFrames)
+		began, sent := time.Now(), 0
+		frame := []byte(strings.Repeat("x", 60_000))
+		for c.Write(context.Background(), websocket.MessageText, frame) == nil {
+			sent += len(frame)
+		}
+		<-w.ended
+		if sent < partingBytes-len(frame) || sent > partingBytes+2*len(frame) || time.Since(began) > time.Second {
+			t.Errorf("%d bytes were read in %v after the end, want %d", sent, time.Since(began), partingBytes)
 		}
 	})
 }

@@ -19,6 +19,9 @@ const (
 	// partingTime is how long a socket that is being closed may take to get the
 	// close frame and to stop sending.
 	partingTime = 5 * time.Second
+	// settleFor is how long the close frame may wait for the answers to what the
+	// client has sent.
+	settleFor = time.Second
 	// partingBytes is how much is read and thrown away meanwhile.
 	partingBytes = 64 << 20
 )

@@ -72,11 +72,18 @@ type world struct {
 
 // sender remembers what came.
 type sender struct {
-	frames  chan wire.Frame
-	fetches chan uint64
+	submitted func() // called by the reader, if set
+	frames    chan wire.Frame
+	fetches   chan uint64
 }
 
-func (s *sender) Submit(f wire.Frame)      { f.Content = append([]byte(nil), f.Content...); s.frames <- f }
+func (s *sender) Submit(f wire.Frame) {
+	if s.submitted != nil {
+		s.submitted()
+	}
+	f.Content = append([]byte(nil), f.Content...)
+	s.frames <- f
+}
 func (s *sender) FetchDone(request uint64) { s.fetches <- request }
 func (s *sender) OwnerChanged()            {}
 func (s *sender) Leave()                   {}

@@ -14,6 +14,7 @@ import (
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/route"
 	"github.com/linkerhq/linker/pkg/topology"
+	"github.com/linkerhq/linker/pkg/trace"
 	"github.com/linkerhq/linker/pkg/wire"
 )
 
@@ -32,6 +33,7 @@ type Sender struct {
 	features envelope.Features
 
 	numbers numbers     // owned by Submit
+	limits  limits      // owned by Submit
 	renew   atomic.Bool // a record has failed: the next one begins a new stream
 	entered atomic.Bool // the login may be in the log
 	fetches fetches
@@ -79,8 +81,12 @@ func (x *Sender) record(kind envelope.Kind) envelope.Envelope {
 	}
 }
 
-// Submit takes one frame.
+// Submit takes one frame, if the limits of its app let it pass. Every frame counts
+// as one message, a group as well.
 func (x *Sender) Submit(f wire.Frame) {
+	if !x.admit(f.Reference) {
+		return
+	}
 	switch f.Type {
 	case wire.TypeMessage, wire.TypeGroupMessage:
 		x.send(f)
@@ -172,13 +178,17 @@ func (x *Sender) sendReliable(f wire.Frame, homes []string, network uint64) {
 	e.Frame = frame(x.user, &f, &e)
 
 	_ = failpoint.Hit(failpoint.ConnectorBeforeAppend)
-	a := &acceptance{x: x, size: len(e.Frame), id: e.ID, reference: f.Reference, left: len(shares)}
+	a := &acceptance{x: x, size: len(e.Frame), id: e.ID, reference: f.Reference, at: at, left: len(shares)}
 	x.s.Begin(a.size)
 	taken := false
 	for _, share := range shares {
 		e.To = share.to
-		err := x.u.append(share.lane, share.to[0].User, &e, func(_ int64, err error) { a.done(err) })
+		err := x.u.append(share.lane, share.to[0].User, &e, func(offset int64, err error) {
+			a.note(&share, offset, err)
+			a.done(err)
+		})
 		if err != nil {
+			a.note(&share, trace.NoOffset, err)
 			a.done(err)
 			continue
 		}
@@ -193,7 +203,8 @@ func (x *Sender) sendReliable(f wire.Frame, homes []string, network uint64) {
 // share is the receivers of a message in one lane, or in one other domain.
 type share struct {
 	place
-	to []envelope.Recipient
+	to    []envelope.Recipient
+	first bool // of its message
 }
 
 // place is where receivers of a message are: in a lane of this domain, or in another
@@ -217,7 +228,7 @@ func (x *Sender) split(users []ident.UserID, homes []string, next func(ident.Use
 		if !known {
 			i = len(shares)
 			places[p] = i
-			shares = append(shares, share{place: p})
+			shares = append(shares, share{place: p, first: i == 0})
 		}
 		shares[i].to = append(shares[i].to, envelope.Recipient{User: user, N: next(user)})
 	}
@@ -235,6 +246,7 @@ type acceptance struct {
 	size      int
 	id        ident.MessageID
 	reference string
+	at        time.Time // when it came
 
 	mu     sync.Mutex
 	left   int  // guarded by mu; records of which nothing was heard yet

@@ -21,6 +21,7 @@ import (
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/topology"
+	"github.com/linkerhq/linker/pkg/trace"
 )
 
 // Log is the durable log of the domain.
@@ -64,6 +65,7 @@ type Deps struct {
 	Plane   Plane
 	Lanes   Lanes
 	Network Network
+	Trace   *trace.Log // is told what becomes of messages; nil: nobody is
 }
 
 // Uplink is the way from the sessions to the lanes.
@@ -74,6 +76,8 @@ type Uplink struct {
 	fast    []fastLane // static, by lane
 	logouts logouts
 	under   underWay
+
+	appLimits appLimits
 }
 
 // New returns an Uplink; only its logouts need Run.
@@ -84,6 +88,7 @@ func New(cfg Config, to Deps) (*Uplink, error) {
 	}
 	u := &Uplink{cfg: cfg, to: to, metrics: m, fast: make([]fastLane, cfg.Lanes)}
 	u.logouts.wake = make(chan struct{}, 1)
+	u.appLimits.began = time.Now()
 	for i := range u.fast {
 		u.fast[i].stream = newStream()
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/topology"
+	"github.com/linkerhq/linker/pkg/trace"
 )
 
 const lanes = 4
@@ -33,6 +34,7 @@ type record struct {
 
 // brokers are the log, the live plane, the lanes and the network of the test.
 type brokers struct {
+	trace   *trace.Log
 	records chan record
 	fast    chan envelope.Envelope
 
@@ -41,6 +43,7 @@ type brokers struct {
 	away     error
 	silent   bool
 	full     map[int]bool
+	limits   topology.Limits // of ANZ
 }
 
 func (b *brokers) Append(lane int, _ string, value []byte, done func(int64, error)) error {
@@ -84,10 +87,12 @@ func (b *brokers) set(change func()) {
 }
 
 func (b *brokers) Current() *topology.Snapshot {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	s, err := topology.New(1, topology.Network{
 		Domains: []topology.Domain{{Name: "domain-01", URLs: []string{"ws://127.0.0.1:1"}}, {Name: "domain-02", URLs: []string{"ws://127.0.0.1:2"}}},
 		Apps: []topology.App{
-			{Name: "ANZ", AppID: "a", Master: "ANZ-1", AllowedApps: []string{"CNZ"}},
+			{Name: "ANZ", AppID: "a", Master: "ANZ-1", AllowedApps: []string{"CNZ"}, Limits: b.limits},
 			{Name: "BNZ", AppID: "b", Master: "BNZ-1"},
 			{Name: "CNZ", AppID: "c", Master: "CNZ-1", AllowedApps: []string{"ANZ"}},
 		},
@@ -110,11 +115,11 @@ type fixture struct {
 
 func newUplink(t *testing.T) (*brokers, *uplink.Uplink) {
 	t.Helper()
-	b := &brokers{records: make(chan record, 10000), fast: make(chan envelope.Envelope, 1000), full: make(map[int]bool)}
+	b := &brokers{records: make(chan record, 10000), fast: make(chan envelope.Envelope, 1000), full: make(map[int]bool), trace: trace.NewLog(trace.Place{Domain: "domain-01", Name: "c-1"}, 1, nil)}
 	u, err := uplink.New(uplink.Config{
 		Domain: "domain-01", Connector: ident.Connector{Name: "c-1"}, Lanes: lanes,
 		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
-	}, uplink.Deps{Log: b, Plane: b, Lanes: b, Network: b})
+	}, uplink.Deps{Log: b, Plane: b, Lanes: b, Network: b, Trace: b.trace})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -476,4 +481,89 @@ func TestALogoutIsRepeatedUntilTheLogHasIt(t *testing.T) {
 		cancel()
 		running.Wait()
 	})
+}
+
+// Whatever a socket sends counts, whether it could be delivered or not; the answer
+// says when to come back. The limit follows the network.
+func TestAboveItsLimitASocketIsToldToWait(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, "ANZ-1", envelope.FeatureAccept)
+	f.set(func() { f.limits.Socket = topology.Limit{PerSecond: 1, Burst: 100} })
+	for range 100 {
+		f.c.Send(message("XXX-1", ""))
+		f.want("UNKNOWN_APP")
+	}
+	for began := time.Now(); ; { // a turn comes every second
+		f.c.Send(message("XXX-1", ""))
+		if strings.Contains(f.c.Read(), "RATE_LIMITED") {
+			break
+		}
+		if time.Since(began) > 10*time.Second {
+			t.Fatal("nothing is refused")
+		}
+	}
+	refused := 0
+	for _, frame := range []string{
+		message("ANZ-3", `,"reference":"r"`), message("ANZ-3", `,"reference":"r","feature":"FAST"`),
+		`{"type":"GROUP_MESSAGE","data":{"to":["ANZ-3","ANZ-4"],"content":"x"},"reference":"r"}`,
+		`{"type":"CLOSE_CONNECTION","data":{"userId":"BNZ-3"},"reference":"r"}`,
+		`{"type":"FETCH_MISSING_MESSAGES_REQUEST","data":{"count":1},"reference":"r"}`,
+	} {
+		f.set(func() { f.limits.Socket = topology.Limit{PerSecond: 1, Burst: 1} }) // behind it there is at least a second
+		f.c.Send(message("XXX-1", ""))
+		f.c.Read()
+		began := time.Now()
+		f.c.Send(frame)
+		f.c.Send(message("XXX-1", `,"reference":"end"`))
+		got := f.c.Read()
+		if strings.Contains(got, `"reference":"end"`) && time.Since(began) > 900*time.Millisecond {
+			continue // the machine was so slow that it was in time
+		}
+		refused++
+		for _, part := range []string{"DELIVER_FAILED", `"code":"RATE_LIMITED"`, "one socket", "at most 1 in a second, 1 at once", `"retryable":true,"retryAfterMs":`, `"reference":"r"`} {
+			if !strings.Contains(got, part) {
+				t.Errorf("%s: got %s, want %s", frame, got, part)
+			}
+		}
+		f.want(`"reference":"end"`)
+	}
+	if refused == 0 {
+		t.Error("nothing was refused")
+	}
+}
+
+func TestAnAppsLimitIsSharedAndTakesNothingFromTheSocket(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, "ANZ-2", 0)
+	f.set(func() {
+		f.limits = topology.Limits{App: topology.Limit{PerSecond: 1, Burst: 1}, Socket: topology.Limit{PerSecond: 1, Burst: 100}}
+	})
+	_, c := sessiontest.New(t, &sessiontest.Proofs{}, func(s *session.Session) session.Identity {
+		return session.Identity{ID: 8, User: "ANZ-5", Sender: f.u.Open(s, 8, "ANZ-5", 0)}
+	})
+	_, d := sessiontest.New(t, &sessiontest.Proofs{}, func(s *session.Session) session.Identity {
+		return session.Identity{ID: 9, User: "CNZ-5", Sender: f.u.Open(s, 9, "CNZ-5", 0)}
+	})
+	began := time.Now()
+	c.Send(message("ANZ-3", ""))
+	f.next()
+	for range 300 {
+		f.c.Send(message("ANZ-3", ""))
+		got := f.c.Read()
+		if time.Since(began) > 900*time.Millisecond {
+			break // a turn may have come: fewer had to do
+		}
+		if !strings.Contains(got, "RATE_LIMITED") || !strings.Contains(got, "all sockets of the app together") {
+			t.Fatalf("got %s", got)
+		}
+	}
+	for range 3 {
+		d.Send(message("CNZ-3", ""))
+		f.next()
+	}
+	f.set(func() { f.limits.App = topology.Limit{} })
+	for range 50 { // refusals of the app have taken nothing
+		f.c.Send(message("ANZ-3", ""))
+		f.next()
+	}
 }

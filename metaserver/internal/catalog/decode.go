@@ -72,8 +72,32 @@ func (d *decoder) app(n *yaml.Node, path string) topology.App {
 		"authEnabled":       func(v *yaml.Node, path string) { out.AuthEnabled = d.boolean(v, path) },
 		"masterDelivery":    func(v *yaml.Node, path string) { out.MasterOne = d.choice(v, path, "all", "one") == "one" },
 		"allowedApps":       func(v *yaml.Node, path string) { out.AllowedApps = list(d, v, path, d.text) },
+		"limits":            func(v *yaml.Node, path string) { out.Limits = d.limits(v, path) },
 		"userDistributions": func(v *yaml.Node, path string) { out.Distributions = list(d, v, path, d.distribution) },
 	})
+	return out
+}
+
+func (d *decoder) limits(n *yaml.Node, path string) topology.Limits {
+	var out topology.Limits
+	d.mapping(n, path, fields{
+		"socket": func(v *yaml.Node, path string) { out.Socket = d.limit(v, path) },
+		"app":    func(v *yaml.Node, path string) { out.App = d.limit(v, path) },
+	})
+	return out
+}
+
+// limit reports an empty mapping here: as a value it would be no limit at all.
+func (d *decoder) limit(n *yaml.Node, path string) topology.Limit {
+	var out topology.Limit
+	before := len(d.mistakes)
+	d.mapping(n, path, fields{
+		"messagesPerSecond": func(v *yaml.Node, path string) { out.PerSecond = int(d.number(v, path, 1, topology.MaxPerSecond)) },
+		"burst":             func(v *yaml.Node, path string) { out.Burst = int(d.number(v, path, 1, topology.MaxBurst)) },
+	})
+	if out == (topology.Limit{}) && len(d.mistakes) == before {
+		d.mistake(n, path+".messagesPerSecond", "is missing")
+	}
 	return out
 }
 

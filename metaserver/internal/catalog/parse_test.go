@@ -127,6 +127,16 @@ func TestEveryMistakeIsNamedWithItsLine(t *testing.T) {
 		{"a callback that is no URL", app("appName: X", "appId: x", "masterUserId: X-1", "authUrl: ws://h/auth"), "line 17: clientApps[2].authUrl: is not an http:// or https:// URL"},
 		{"authEnabled that is no boolean", app("appName: X", "appId: x", "masterUserId: X-1", "authEnabled: on"), `line 17: clientApps[2].authEnabled: must be true or false, is "on"`},
 		{"another way of delivery", app("appName: X", "appId: x", "masterUserId: X-1", "masterDelivery: some"), `line 17: clientApps[2].masterDelivery: must be all or one, is "some"`},
+		{"limits that are no mapping", app("appName: X", "appId: x", "masterUserId: X-1", "limits: 5"), "line 17: clientApps[2].limits: must be a mapping, is a number: put it in quotes"},
+		{"an unknown limit", app("appName: X", "appId: x", "masterUserId: X-1", "limits:", "  user: {messagesPerSecond: 5}"), `line 18: clientApps[2].limits: unknown key "user"`},
+		{"a limit that is a number", app("appName: X", "appId: x", "masterUserId: X-1", "limits: {app: 5}"), "line 17: clientApps[2].limits.app: must be a mapping, is a number: put it in quotes"},
+		{"an unknown key of a limit", app("appName: X", "appId: x", "masterUserId: X-1", "limits:", "  app:", "    perSecond: 5", "    messagesPerSecond: 5"), `line 19: clientApps[2].limits.app: unknown key "perSecond"`},
+		{"a limit without anything", app("appName: X", "appId: x", "masterUserId: X-1", "limits:", "  socket: {}"), "line 18: clientApps[2].limits.socket.messagesPerSecond: is missing"},
+		{"a limit without a rate", app("appName: X", "appId: x", "masterUserId: X-1", "limits:", "  socket:", "    burst: 5"), "line 18: clientApps[2].limits.socket.messagesPerSecond: is missing"},
+		{"a limit of nothing", app("appName: X", "appId: x", "masterUserId: X-1", "limits:", "  socket: {messagesPerSecond: 0}"), `line 18: clientApps[2].limits.socket.messagesPerSecond: must be a whole number from 1 to 1000000, is "0"`},
+		{"a limit that is too large", app("appName: X", "appId: x", "masterUserId: X-1", "limits:", "  app: {messagesPerSecond: 1000001}"), `line 18: clientApps[2].limits.app.messagesPerSecond: must be a whole number from 1 to 1000000, is "1000001"`},
+		{"a limit with a fraction", app("appName: X", "appId: x", "masterUserId: X-1", "limits:", "  app: {messagesPerSecond: 0.5}"), `line 18: clientApps[2].limits.app.messagesPerSecond: must be a whole number from 1 to 1000000, is "0.5"`},
+		{"a burst that is none", app("appName: X", "appId: x", "masterUserId: X-1", "limits:", "  app: {messagesPerSecond: 5, burst: -1}"), `line 18: clientApps[2].limits.app.burst: must be a whole number from 1 to 10000000, is "-1"`},
 		{"an unknown allowed app", app("appName: X", "appId: x", "masterUserId: X-1", "allowedApps:", "  - Y"), `line 18: clientApps[2].allowedApps[0]: app "Y" is not defined`},
 		{"an allowed app that is nothing", app("appName: X", "appId: x", "masterUserId: X-1", "allowedApps: [~]"), "line 17: clientApps[2].allowedApps[0]: must be text, is empty"},
 		{"an allowed app twice", app("appName: X", "appId: x", "masterUserId: X-1", "allowedApps: [ANZ, ANZ]"), `line 17: clientApps[2].allowedApps[1]: app "ANZ" is listed twice`},
@@ -330,4 +340,20 @@ func mustSnapshot(t *testing.T, n topology.Network) *topology.Snapshot {
 		t.Fatal(err)
 	}
 	return s
+}
+
+func TestLimitsOfAnAppAreRead(t *testing.T) {
+	t.Parallel()
+	file := strings.Replace(sound, "authEnabled: false", "limits: {socket: {messagesPerSecond: 5, burst: 20}, app: {messagesPerSecond: 1000}}", 1)
+	network, warnings, err := catalog.Parse([]byte(file))
+	if err != nil || len(warnings) > 0 {
+		t.Fatalf("got %v, %v", warnings, err)
+	}
+	want := topology.Limits{Socket: topology.Limit{PerSecond: 5, Burst: 20}, App: topology.Limit{PerSecond: 1000}}
+	if got := network.Apps[1].Limits; got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got := network.Apps[0].Limits; got != (topology.Limits{}) {
+		t.Errorf("an app without limits has %+v", got)
+	}
 }

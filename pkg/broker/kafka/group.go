@@ -23,9 +23,13 @@ const (
 	joinBackoff       = 200 * time.Millisecond
 	coordinatorLimit  = 3 * time.Second // for one request to the coordinator
 
-	aliveInterval = time.Second
-	aliveTimeout  = 1500 * time.Millisecond
+	aliveInterval = 500 * time.Millisecond
 	aliveFor      = sessionTimeout / 2
+	// aliveTimeout is after how long an answer to a heartbeat says nothing any more.
+	aliveTimeout = aliveFor
+	// maxBeats may be under way: with a slow broker the next one does not wait for
+	// the answer to the one before.
+	maxBeats = 4
 
 	settledAfter = 30 * time.Second // a membership that lasted longer was a success
 )
@@ -40,6 +44,9 @@ var (
 type Group struct {
 	// Static after construction.
 	cfg     Config
+	name    string // of the group
+	topic   string
+	lanes   int // partitions of the topic
 	own     func(ctx context.Context, lane *Lane) error
 	client  *client
 	metrics *groupMetrics
@@ -59,6 +66,27 @@ type Group struct {
 // up all its lanes in good order, leaves the group, and joins again after a
 // pause: a lane is never left unowned while the process looks healthy.
 func NewGroup(cfg Config, own func(ctx context.Context, lane *Lane) error) (*Group, error) {
+	g, err := newGroup(cfg, own)
+	if err != nil {
+		return nil, err
+	}
+	g.name, g.topic, g.lanes = cfg.group(), cfg.topic(), cfg.Lanes
+	return g, register(cfg.Metrics, g.metrics.all()...)
+}
+
+// NewDeadGroup returns a group whose members own the topic of dead letters in place of
+// lanes: it has one partition, lane 0, so that one of them has it and the others stand
+// by. What Producer.Dead was told is the Report of a record. The group has no metrics.
+func NewDeadGroup(cfg Config, own func(ctx context.Context, lane *Lane) error) (*Group, error) {
+	g, err := newGroup(cfg, own)
+	if err != nil {
+		return nil, err
+	}
+	g.name, g.topic, g.lanes = cfg.deadGroup(), cfg.deadTopic(), 1
+	return g, nil
+}
+
+func newGroup(cfg Config, own func(ctx context.Context, lane *Lane) error) (*Group, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("group: %w", err)
 	}
@@ -66,11 +94,7 @@ func NewGroup(cfg Config, own func(ctx context.Context, lane *Lane) error) (*Gro
 	if err != nil {
 		return nil, fmt.Errorf("group: %w", err)
 	}
-	metrics, err := newGroupMetrics(cfg.Metrics)
-	if err != nil {
-		return nil, err
-	}
-	return &Group{cfg: cfg, own: own, client: client, metrics: metrics, log: cfg.Log}, nil
+	return &Group{cfg: cfg, own: own, client: client, metrics: newGroupMetrics(), log: cfg.Log}, nil
 }
 
 // Run owns lanes until ctx ends; it then gives them up in good order, leaves
@@ -89,7 +113,7 @@ func (g *Group) Run(ctx context.Context) error {
 		}
 		g.metrics.left.Inc()
 		if !errors.Is(err, errNotJoined) || lines.Due() {
-			g.log.Error("not in the group, joining again", "group", g.cfg.group(), "error", g.client.server.explain(err))
+			g.log.Error("not in the group, joining again", "group", g.name, "error", g.client.server.explain(err))
 		}
 		if pause(ctx, attempt+2, maxBackoff) != nil {
 			return nil
@@ -105,20 +129,20 @@ func (g *Group) Member() bool { return g.member.Load() }
 // owner has failed, after all owners have returned.
 func (g *Group) join(ctx context.Context) error {
 	epoch := g.client.epoch.Load()
-	topic, err := g.client.look(ctx, g.cfg.topic())
+	topic, err := g.client.look(ctx, g.topic)
 	have := topic.partitions
 	if err != nil || have == 0 {
-		g.client.renew(epoch)
-		return fmt.Errorf("%w: %w", errNotJoined, cmp.Or(err, fmt.Errorf("%s is not known", g.cfg.topic())))
+		g.client.renew(epoch, err)
+		return fmt.Errorf("%w: %w", errNotJoined, cmp.Or(err, fmt.Errorf("%s is not known", g.topic)))
 	}
-	if have != g.cfg.Lanes {
-		return fmt.Errorf("%w: %s has %d partitions, configured are %d", ErrTopicMismatch, g.cfg.topic(), have, g.cfg.Lanes)
+	if have != g.lanes {
+		return fmt.Errorf("%w: %s has %d partitions, configured are %d", ErrTopicMismatch, g.topic, have, g.lanes)
 	}
 	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
-		ID:                g.cfg.group(),
+		ID:                g.name,
 		Brokers:           g.cfg.Brokers,
 		Dialer:            g.client.dialer(),
-		Topics:            []string{g.cfg.topic()},
+		Topics:            []string{g.topic},
 		HeartbeatInterval: heartbeatInterval,
 		SessionTimeout:    sessionTimeout,
 		RebalanceTimeout:  rebalanceTimeout,
@@ -127,7 +151,7 @@ func (g *Group) join(ctx context.Context) error {
 		Timeout:           coordinatorLimit,
 	})
 	if err != nil {
-		return fmt.Errorf("join %s: %w", g.cfg.group(), err)
+		return fmt.Errorf("join %s: %w", g.name, err)
 	}
 	ctx, fail := context.WithCancelCause(ctx)
 	var owners sync.WaitGroup
@@ -152,7 +176,7 @@ func (g *Group) follow(ctx context.Context, group *kafka.ConsumerGroup, start fu
 			g.member.Store(false)
 			g.metrics.joinFailures.Inc()
 			if lines.Due() {
-				g.log.Warn("joining the group", "group", g.cfg.group(), "error", g.client.server.explain(err))
+				g.log.Warn("joining the group", "group", g.name, "error", g.client.server.explain(err))
 			}
 			continue
 		}
@@ -172,7 +196,7 @@ func (g *Group) serve(ctx context.Context, gen *kafka.Generation, owners *sync.W
 		return
 	}
 	gen.Start(m.run)
-	assigned := gen.Assignments[g.cfg.topic()]
+	assigned := gen.Assignments[g.topic]
 	lanes := make([]int, 0, len(assigned))
 	for _, a := range assigned {
 		lanes = append(lanes, a.ID)
@@ -234,13 +258,23 @@ type membership struct {
 func (m *membership) run(ctx context.Context) {
 	ticker := time.NewTicker(aliveInterval)
 	defer ticker.Stop()
+	var beats sync.WaitGroup
+	defer beats.Wait()
+	room := make(chan struct{}, maxBeats)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			// A failure shows as age: alive turns false when it lasts.
-			_ = m.beat(ctx)
+		}
+		select {
+		case room <- struct{}{}:
+			beats.Go(func() {
+				defer func() { <-room }()
+				// A failure shows as age: alive turns false when it lasts.
+				_ = m.beat(ctx)
+			})
+		default:
 		}
 	}
 }
@@ -264,7 +298,7 @@ func (m *membership) beat(ctx context.Context) error {
 		if err = m.judge(sent, err); err == nil || errors.Is(err, ErrFenced) {
 			return err
 		}
-		m.client.renew(epoch)
+		m.client.renew(epoch, err)
 		if pause(ctx, attempt, maxBackoff) != nil {
 			return err
 		}
@@ -276,13 +310,23 @@ func (m *membership) beat(ctx context.Context) error {
 func (m *membership) judge(sent time.Time, err error) error {
 	switch {
 	case err == nil:
-		m.last.Store(&sent)
+		m.note(sent)
 		return nil
 	case errors.Is(err, kafka.UnknownMemberId), errors.Is(err, kafka.IllegalGeneration), errors.Is(err, kafka.FencedInstanceID):
 		m.fenced.Store(true)
 		return fmt.Errorf("%w: %w", ErrFenced, err)
 	default:
 		return err
+	}
+}
+
+// note remembers when a request was sent that was answered, unless a later one was.
+func (m *membership) note(sent time.Time) {
+	for {
+		last := m.last.Load()
+		if last != nil && last.After(sent) || m.last.CompareAndSwap(last, &sent) {
+			return
+		}
 	}
 }
 
@@ -302,11 +346,11 @@ type groupMetrics struct {
 	generations, joinFailures, left, read, fetchFailures, commits, unsure prometheus.Counter
 }
 
-func newGroupMetrics(r prometheus.Registerer) (*groupMetrics, error) {
+func newGroupMetrics() *groupMetrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "linker_kafka_" + name, Help: help})
 	}
-	m := &groupMetrics{
+	return &groupMetrics{
 		owned:         prometheus.NewGauge(prometheus.GaugeOpts{Name: "linker_kafka_owned_lanes", Help: "Lanes this process owns."}),
 		generations:   counter("generations_total", "Generations of the group that this process took part in."),
 		joinFailures:  counter("join_failures_total", "Attempts to join the group that failed."),
@@ -316,5 +360,8 @@ func newGroupMetrics(r prometheus.Registerer) (*groupMetrics, error) {
 		commits:       counter("commits_total", "Positions committed."),
 		unsure:        counter("commit_failures_total", "Commits that were refused or not answered."),
 	}
-	return m, register(r, m.owned, m.generations, m.joinFailures, m.left, m.read, m.fetchFailures, m.commits, m.unsure)
+}
+
+func (m *groupMetrics) all() []prometheus.Collector {
+	return []prometheus.Collector{m.owned, m.generations, m.joinFailures, m.left, m.read, m.fetchFailures, m.commits, m.unsure}
 }

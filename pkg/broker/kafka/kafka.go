@@ -102,11 +102,14 @@ func (c Config) validate() error {
 func (c Config) topic() string     { return "in." + c.Domain }
 func (c Config) deadTopic() string { return "dead." + c.Domain }
 
-func (c Config) group() string {
+func (c Config) group() string     { return c.groupOf("lanes.") }
+func (c Config) deadGroup() string { return c.groupOf("dead.") }
+
+func (c Config) groupOf(what string) string {
 	if c.Generation == 0 {
-		return "lanes." + c.Domain
+		return what + c.Domain
 	}
-	return fmt.Sprintf("lanes.%s.%d", c.Domain, c.Generation)
+	return fmt.Sprintf("%s%s.%d", what, c.Domain, c.Generation)
 }
 
 // maxMessageBytes is what the topics must take in one batch.
@@ -120,6 +123,7 @@ type client struct {
 	server    Server           // static
 	transport *kafka.Transport // static
 	epoch     atomic.Uint64    // counts renewals
+	renewed   atomic.Int64     // when it was renewed last, in nanoseconds since 1970; 0: never
 }
 
 // newClient connects to nobody yet.
@@ -158,10 +162,24 @@ func (c *client) dialer() *kafka.Dialer {
 // restart every pooled connection fails once, and metadata read while a broker
 // was stopping stays wrong for seconds. Of all who failed in the same epoch one
 // renews. Requests under way are not disturbed.
-func (c *client) renew(epoch uint64) {
+//
+// A broker that only takes long would be met with new connections and questions
+// for which it takes even longer: for what was not answered in time that is done
+// now and then only.
+func (c *client) renew(epoch uint64, err error) {
+	now := time.Now().UnixNano()
+	if isTimeout(err) && now-c.renewed.Load() < int64(requestTimeout) {
+		return
+	}
 	if c.epoch.CompareAndSwap(epoch, epoch+1) {
+		c.renewed.Store(now)
 		c.transport.CloseIdleConnections()
 	}
+}
+
+func isTimeout(err error) bool {
+	var network net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &network) && network.Timeout()
 }
 
 func (c *client) close() { c.transport.CloseIdleConnections() }

@@ -25,6 +25,7 @@ const (
 type Record struct {
 	Offset     int64
 	Key, Value []byte
+	Report     *Report // of a dead letter; nil: it is none
 }
 
 // Lane is a lane that this process owns, for as long as the ctx lives that came
@@ -43,7 +44,7 @@ type Lane struct {
 }
 
 func newLane(g *Group, m *membership, a kafka.PartitionAssignment) *Lane {
-	l := &Lane{number: a.ID, topic: g.cfg.topic(), client: g.client, membership: m, metrics: g.metrics, log: g.log, lines: &g.lines}
+	l := &Lane{number: a.ID, topic: g.topic, client: g.client, membership: m, metrics: g.metrics, log: g.log, lines: &g.lines}
 	l.committed.Store(max(a.Offset, -1)) // below: nothing was ever committed
 	return l
 }
@@ -71,7 +72,7 @@ func (l *Lane) Bounds(ctx context.Context) (int64, int64, error) {
 		if err == nil {
 			return offsets.FirstOffset, offsets.LastOffset, nil
 		}
-		l.client.renew(epoch)
+		l.client.renew(epoch, err)
 		if pause(ctx, attempt, fetchBackoff) != nil {
 			return 0, 0, fmt.Errorf("bounds of lane %d: %w: %w", l.number, ctx.Err(), err)
 		}
@@ -122,7 +123,7 @@ func (l *Lane) Read(ctx context.Context, from int64, handle func([]Record) error
 			return fmt.Errorf("read lane %d from %d: %w: %w", l.number, from, ErrOutOfRange, err)
 		}
 		l.metrics.fetchFailures.Inc()
-		l.client.renew(epoch)
+		l.client.renew(epoch, err)
 		if pause(ctx, attempt, fetchBackoff) != nil {
 			return ctx.Err()
 		}
@@ -171,6 +172,9 @@ func copyRecord(r *kafka.Record) (Record, error) {
 	buffer := make([]byte, keyLength+valueLength)
 	record := Record{Offset: r.Offset, Key: buffer[:keyLength:keyLength], Value: buffer[keyLength:]}
 	err := errors.Join(drain(r.Key, record.Key), drain(r.Value, record.Value))
+	if len(r.Headers) > 0 {
+		record.Report = readReport(r)
+	}
 	return record, err
 }
 
@@ -191,8 +195,9 @@ func drain(from kafka.Bytes, into []byte) error {
 
 // Commit says that every record before next is settled. It is fenced: if the
 // lane has gone to another process, ErrFenced is returned and nothing changes.
-// Any error is a reason to give the lane up; after one other than ErrFenced the
-// commit may have been made.
+// Any error is a reason to give the lane up, but context.DeadlineExceeded: the brokers
+// took too long, and the next commit may do better. After an error other than
+// ErrFenced the commit may have been made.
 //
 // Commit does not stop when ctx ends, so that a lane can commit as the last
 // thing before it is given up; it takes at most 2 s.
@@ -209,12 +214,15 @@ func (l *Lane) Commit(ctx context.Context, next int64) error {
 			return nil
 		}
 		if !errors.Is(err, ErrFenced) {
-			l.client.renew(epoch)
+			l.client.renew(epoch, err)
 			if pause(ctx, attempt, maxBackoff) == nil {
 				continue
 			}
 		}
 		l.metrics.unsure.Inc()
+		if ctx.Err() != nil { // which the library reports in several ways
+			err = errors.Join(ctx.Err(), err)
+		}
 		return fmt.Errorf("commit %d of lane %d: %w", next, l.number, err)
 	}
 }

@@ -62,6 +62,7 @@ type queue struct {
 	mu      sync.Mutex
 	records []record  // guarded by mu: what has not been taken up; bounded by maxWaiting
 	since   time.Time // guarded by mu: when the batch under way was first sent; zero if there is none
+	failed  error     // guarded by mu: what its last attempt ended with; nil if none has failed
 	stopped bool      // guarded by mu
 }
 
@@ -164,41 +165,11 @@ func (p *Producer) Healthy() error {
 		return err
 	}
 	for _, q := range p.queues {
-		q.mu.Lock()
-		failing := q.failingLocked()
-		q.mu.Unlock()
-		if failing {
-			return fmt.Errorf("%w: lane %d is failing", ErrUnavailable, q.lane)
+		if err := q.failing(); err != nil {
+			return err
 		}
 	}
 	return nil
-}
-
-// Dead appends to dead.<domain> and returns when all replicas have the record.
-// It tries again until ctx ends; then the outcome is unknown. The reason
-// travels in the header of that name. Dead touches no lane and works before Run
-// and beside it; the connections are given back when Run ends.
-func (p *Producer) Dead(ctx context.Context, key string, value []byte, reason string) error {
-	for attempt := 0; ; attempt++ {
-		epoch := p.client.epoch.Load()
-		_, err := p.produce(ctx, p.deadTopic, 0, kafka.NewRecordReader(kafka.Record{
-			Key:     kafka.NewBytes([]byte(key)),
-			Value:   kafka.NewBytes(value),
-			Headers: []kafka.Header{{Key: "reason", Value: []byte(reason)}},
-		}))
-		if err == nil {
-			p.metrics.dead.Inc()
-			return nil
-		}
-		if isTooLarge(err) {
-			return fmt.Errorf("append to %s: %w: %w", p.deadTopic, ErrTooLarge, err)
-		}
-		p.metrics.failures.Inc()
-		p.client.renew(epoch)
-		if pause(ctx, attempt, maxBackoff) != nil {
-			return fmt.Errorf("append to %s: %w: %w", p.deadTopic, ctx.Err(), err)
-		}
-	}
 }
 
 // serve is the goroutine of one lane: it takes whatever was queued while the
@@ -254,12 +225,14 @@ func (p *Producer) append(ctx context.Context, q *queue, batch []record) bool {
 			return p.appendEach(ctx, q, batch)
 		}
 		p.metrics.failures.Inc()
-		p.client.renew(epoch)
+		p.client.renew(epoch, err)
+		err = p.client.server.explain(err)
+		q.setFailed(err)
 		if pause(ctx, attempt, maxBackoff) != nil {
 			return false
 		}
 		if p.lines.Due() {
-			p.log.Warn("appending again", "lane", q.lane, "records", len(batch), "attempt", attempt+1, "error", p.client.server.explain(err))
+			p.log.Warn("appending again", "lane", q.lane, "records", len(batch), "attempt", attempt+1, "error", err)
 		}
 	}
 }
@@ -335,7 +308,7 @@ func (p *Producer) probe(ctx context.Context) {
 		timer.Reset(probeInterval)
 		if err != nil {
 			timer.Reset(probeAgain)
-			p.client.renew(epoch)
+			p.client.renew(epoch, err)
 			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 		p.mu.Lock()
@@ -368,10 +341,31 @@ func (q *queue) take(spare []record) []record {
 	return taken
 }
 
+// setSince notes that a batch is under way, or that none is.
 func (q *queue) setSince(t time.Time) {
 	q.mu.Lock()
-	q.since = t
+	q.since, q.failed = t, nil
 	q.mu.Unlock()
+}
+
+func (q *queue) setFailed(err error) {
+	q.mu.Lock()
+	q.failed = err
+	q.mu.Unlock()
+}
+
+// failing says that the lane takes no more, and why; nil: it does.
+func (q *queue) failing() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case !q.failingLocked():
+		return nil
+	case q.failed == nil:
+		return fmt.Errorf("%w: lane %d has had no answer for more than %v", ErrUnavailable, q.lane, patience)
+	default:
+		return fmt.Errorf("%w: lane %d is failing: %w", ErrUnavailable, q.lane, q.failed)
+	}
 }
 
 func (q *queue) failingLocked() bool { return !q.since.IsZero() && time.Since(q.since) > patience }

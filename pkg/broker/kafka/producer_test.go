@@ -229,10 +229,10 @@ func TestDeadLettersAreWrittenBeforeRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Dead(t.Context(), "ANZ-1", []byte("letter"), "UNKNOWN_APP"); err != nil {
+	if err := p.Dead(t.Context(), "ANZ-1", []byte("letter"), kafka.Report{Reason: "UNKNOWN_APP"}); err != nil {
 		t.Error(err)
 	}
-	if err := p.Dead(t.Context(), "ANZ-1", make([]byte, 20<<20), "UNKNOWN_APP"); !errors.Is(err, kafka.ErrTooLarge) {
+	if err := p.Dead(t.Context(), "ANZ-1", make([]byte, 20<<20), kafka.Report{Reason: "UNKNOWN_APP"}); !errors.Is(err, kafka.ErrTooLarge) {
 		t.Errorf("a huge one: %v, want %v", err, kafka.ErrTooLarge)
 	}
 	start(t, p.Run)() // gives the connections back

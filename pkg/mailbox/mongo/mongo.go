@@ -1,13 +1,13 @@
 // Package mongo is the mailbox of a domain in MongoDB: one database, which all
 // processors of the domain share.
 //
-// The database has four collections. mailbox holds the rows, one document each,
+// The database has five collections. mailbox holds the rows, one document each,
 // with its target and id as _id: storing a row twice is impossible, with or
 // without other indexes. lanes is a journal: each save of a lane is one document,
 // numbered by lane, so that a save counts as a whole or not at all, without
 // transactions, and only one owner can write the next number (lanes.go);
 // lane_parts holds what is too large for one document. announced has a document
-// for each user. The other indexes are made by the first request that reaches a
+// for each user, dead one for each dead letter. The other indexes are made by the first request that reaches a
 // server.
 //
 // Writes are acknowledged by a majority, from its journals; reads see what a
@@ -57,6 +57,7 @@ type Store struct {
 	lanes     *mongo.Collection
 	parts     *mongo.Collection
 	announced *mongo.Collection
+	dead      *mongo.Collection
 	log       *slog.Logger
 	limits    limits
 
@@ -99,6 +100,7 @@ func Open(cfg Config) (*Store, error) {
 		lanes:     db.Collection("lanes"),
 		parts:     db.Collection("lane_parts"),
 		announced: db.Collection("announced"),
+		dead:      db.Collection("dead"),
 		log:       cfg.Log,
 		limits:    limits{partBytes: 2 << 20, journalBytes: 4 << 20, journalEntries: 2048},
 		preparing: make(chan struct{}, 1),
@@ -181,6 +183,7 @@ func (s *Store) prepare(ctx context.Context) error {
 		},
 		s.parts:     {index("in_order", "lane", "seq", "blob", "part")},
 		s.announced: {index("connected", "lane", "connected"), index("in_order", "lane", "pos")},
+		s.dead:      {index("by_user", "users", "_id"), index("by_reason", "reason", "_id"), index("by_age", "at")},
 	} {
 		_, err := collection.Indexes().CreateMany(ctx, models)
 		if err != nil {

@@ -57,6 +57,9 @@ func (s *Store) commitQueue() {
 		c.err = err
 		close(c.done)
 	}
+	if err == nil {
+		_ = s.release() // what it could not give back now goes with one of the next commits
+	}
 }
 
 // applyAll commits a group as a whole. What can fail here, a disk that is full

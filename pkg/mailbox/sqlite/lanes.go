@@ -16,6 +16,9 @@ const (
 	putLane = `INSERT OR REPLACE INTO lanes (lane, generation, offset) VALUES (?, ?, ?)`
 	getLane = `SELECT generation, offset FROM lanes WHERE lane = ?`
 
+	putOwner = `INSERT OR REPLACE INTO owners (lane, token) VALUES (?, ?)`
+	getOwner = `SELECT token FROM owners WHERE lane = ?`
+
 	putWindow = `INSERT OR REPLACE INTO windows (lane, user, stream, high, missing, touched)
 		VALUES (?, ?, ?, ?, ?, ?)`
 	deleteWindow = `DELETE FROM windows WHERE lane = ? AND user = ? AND stream = ?`
@@ -29,11 +32,51 @@ const (
 
 // SaveLane implements mailbox.Lanes.
 func (s *Store) SaveLane(ctx context.Context, lane int, change mailbox.LaneChange) error {
-	err := s.commit(ctx, func(tx *sql.Tx) error { return saveLane(tx, lane, change) })
+	var taken bool
+	err := s.commit(ctx, func(tx *sql.Tx) (err error) {
+		// Another process's claim concerns this change alone: nothing of it is
+		// written, and the others in the commit are none the worse.
+		if taken, err = s.takenFromUs(tx, lane); err != nil || taken {
+			return err
+		}
+		return saveLane(tx, lane, change)
+	})
+	if err == nil && taken {
+		err = mailbox.ErrLaneTaken
+	}
 	if err != nil {
 		return fmt.Errorf("save lane %d: %w", lane, err)
 	}
 	return nil
+}
+
+// own notes that this store is the one that has loaded the lane last.
+func (s *Store) own(ctx context.Context, lane int) error {
+	var token int64
+	err := s.read.QueryRowContext(ctx, getOwner, lane).Scan(&token)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	if err != nil || token != s.token {
+		err = s.commit(ctx, func(tx *sql.Tx) error {
+			_, err := tx.Exec(putOwner, lane, s.token)
+			return err
+		})
+	}
+	if err == nil {
+		s.owned.Store(lane, true)
+	}
+	return err
+}
+
+// takenFromUs says whether another process has loaded the lane since this one did.
+func (s *Store) takenFromUs(tx *sql.Tx, lane int) (bool, error) {
+	if _, loaded := s.owned.Load(lane); !loaded {
+		return false, nil
+	}
+	var token int64
+	err := tx.QueryRow(getOwner, lane).Scan(&token)
+	return token != s.token, err
 }
 
 func saveLane(tx *sql.Tx, lane int, change mailbox.LaneChange) error {
@@ -68,6 +111,9 @@ func saveLane(tx *sql.Tx, lane int, change mailbox.LaneChange) error {
 
 // LoadLane implements mailbox.Lanes.
 func (s *Store) LoadLane(ctx context.Context, lane int) (mailbox.LaneState, bool, error) {
+	if err := s.own(ctx, lane); err != nil {
+		return mailbox.LaneState{}, false, fmt.Errorf("take lane %d: %w", lane, err)
+	}
 	state, err := s.loadLane(ctx, lane)
 	if errors.Is(err, sql.ErrNoRows) {
 		return mailbox.LaneState{}, false, nil

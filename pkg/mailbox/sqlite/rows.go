@@ -44,6 +44,9 @@ func (s *Store) Put(ctx context.Context, rows []mailbox.Row) error {
 	if len(rows) == 0 {
 		return ctx.Err()
 	}
+	if err := s.room(rows); err != nil {
+		return fmt.Errorf("store %d rows: %w", len(rows), err)
+	}
 	err := s.commit(ctx, func(tx *sql.Tx) error {
 		return each(tx, insertRow, rows, func(r mailbox.Row) []any {
 			return []any{r.To, r.Pos.Generation, r.Pos.Offset, r.ID[:], r.Lane, r.Proved, r.Stored, r.Record}

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/mailbox"
@@ -162,8 +164,8 @@ func TestADatabaseOfFormat1IsTakenOver(t *testing.T) {
 	wantTargets(t, s, 7, "A-1", "A-2")
 }
 
-// backToFormat2 takes from a database what format 3 added.
-const backToFormat2 = "DROP INDEX rows_by_target; PRAGMA user_version = 2"
+// backToFormat2 takes from a database what later formats added.
+const backToFormat2 = "DROP INDEX rows_by_target; DROP TABLE owners; DROP TABLE dead; DROP TABLE dead_users; PRAGMA user_version = 2"
 
 func TestADatabaseOfFormat2IsTakenOver(t *testing.T) {
 	t.Parallel()
@@ -176,6 +178,7 @@ func TestADatabaseOfFormat2IsTakenOver(t *testing.T) {
 	for range 2 {
 		s, err := sqlite.Open(dir, slog.New(slog.DiscardHandler))
 		noError(t, err)
+		noError(t, s.PutDead(t.Context(), []mailbox.DeadLetter{letter})) // there were none in that format
 		checkFilled(t, s)
 		wantTargets(t, s, 0, "A-1")
 		noError(t, s.Close())
@@ -304,6 +307,12 @@ func fill(t *testing.T, s *sqlite.Store) {
 	noError(t, s.MarkProved(t.Context(), []mailbox.Key{{To: second.To, Pos: second.Pos, ID: second.ID}}))
 	noError(t, saveLane(t.Context(), s, 7))
 	noError(t, s.PutAnnounced(t.Context(), 2, mailbox.Announced{User: "A-1", Connected: true, N: 9}))
+	noError(t, s.PutDead(t.Context(), []mailbox.DeadLetter{letter}))
+}
+
+// letter is the dead letter that fill stores.
+var letter = mailbox.DeadLetter{
+	Pos: envelope.Position{Generation: 1, Offset: 4}, Reason: "EXPIRED", At: 7, Users: []ident.UserID{"A-1"}, Lane: 3, Offset: 9, Record: []byte("letter"),
 }
 
 func checkFilled(t *testing.T, s *sqlite.Store) {
@@ -320,6 +329,9 @@ func checkFilled(t *testing.T, s *sqlite.Store) {
 	noError(t, err)
 	if !found || a.N != 9 {
 		t.Errorf("announced %+v, found %v", a, found)
+	}
+	if l, found, err := s.GetDead(t.Context(), letter.Pos); err != nil || !found || !reflect.DeepEqual(l, letter) {
+		t.Errorf("dead letter %+v, found %v, error %v; want %+v", l, found, err, letter)
 	}
 }
 
@@ -362,4 +374,64 @@ func noError(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestProcessesOfOneMachineShareADirectory(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first, second := openShared(t, dir), openShared(t, dir)
+	_, err := sqlite.Open(dir, slog.New(slog.DiscardHandler))
+	if !errors.Is(err, sqlite.ErrInUse) {
+		t.Errorf("Open beside them reports %v, want one that wraps ErrInUse", err)
+	}
+	noError(t, first.Put(t.Context(), []mailbox.Row{row(1)}))
+	rows, _, err := second.Read(t.Context(), mailbox.Query{To: row(1).To, Limit: 10})
+	if err != nil || len(rows) != 1 {
+		t.Errorf("the other one reads %d rows, %v, want the one that was put", len(rows), err)
+	}
+	var group errgroup.Group
+	for _, s := range []*sqlite.Store{first, second} {
+		for i := range 200 {
+			group.Go(func() error { return s.Put(t.Context(), []mailbox.Row{row(int64(2 + i))}) })
+		}
+	}
+	noError(t, group.Wait())
+	n, err := first.Count(t.Context(), mailbox.Query{To: row(1).To})
+	if err != nil || n != 201 {
+		t.Errorf("%d rows, %v, want 201", n, err)
+	}
+}
+
+func TestOnlyWhoHasLoadedALaneLastSavesIt(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first, second := openShared(t, dir), openShared(t, dir)
+	change := func(offset int64) mailbox.LaneChange {
+		return mailbox.LaneChange{Position: envelope.Position{Generation: 1, Offset: offset}, Now: 1, IDsFor: 1}
+	}
+	for _, s := range []*sqlite.Store{first, second} {
+		if _, _, err := s.LoadLane(t.Context(), 3); err != nil {
+			t.Fatal(err)
+		}
+		noError(t, s.SaveLane(t.Context(), 3, change(10)))
+	}
+	var group errgroup.Group
+	group.Go(func() error { return first.SaveLane(t.Context(), 4, change(5)) }) // may share the commit
+	err := first.SaveLane(t.Context(), 3, change(11))
+	noError(t, group.Wait())
+	if !errors.Is(err, mailbox.ErrLaneTaken) {
+		t.Errorf("who has lost the lane saves it: %v, want ErrLaneTaken", err)
+	}
+	state, found, err := second.LoadLane(t.Context(), 3)
+	if err != nil || !found || state.Position.Offset != 10 {
+		t.Errorf("%v, %v, %v, want what the second one has saved", state.Position, found, err)
+	}
+}
+
+func openShared(t *testing.T, dir string) *sqlite.Store {
+	t.Helper()
+	s, err := sqlite.OpenShared(dir, slog.New(slog.DiscardHandler))
+	noError(t, err)
+	t.Cleanup(func() { noError(t, s.Close()) })
+	return s
 }

@@ -48,6 +48,10 @@ func config(v *settings.Values) processor.Config {
 		ExpireAfter:  v.Duration("mailbox-expire-after"),
 		LinkRows:     int(v.Number("link-quota-rows")),
 		LinkBytes:    v.Number("link-quota-bytes"),
+		DeadRetain:   v.Duration("dead-retain"),
+		TraceEvents:  int(v.Number("trace-events")),
+		OtelEndpoint: v.Text("otel-endpoint"),
+		OtelRatio:    v.Share("otel-ratio"),
 		BacklogBytes: v.Number("backlog-bytes"),
 	}
 	cfg.Kafka.Brokers = v.List("kafka-hosts")

@@ -17,7 +17,7 @@ func TestEverySettingReachesItsField(t *testing.T) {
 		"--kafka-sasl=scram-sha-256", "--kafka-user=u", "--kafka-password=p", "--nats-url=nats://n:1", "--nats-tls-ca=nca", "--nats-credentials=nc",
 		"--link-cert=lc", "--link-key=lk", "--link-ca=lca", "--redis-url=redis://r:1", "--redis-tls-ca=rca", "--meta-url=http://m:1", "--meta-token=mt", "--meta-cache=mc",
 		"--mailbox-url=file:d", "--mailbox-quota-rows=6", "--mailbox-quota-bytes=7", "--mailbox-expire-after=8s", "--backlog-bytes=9",
-		"--http-token=ht", "--link-quota-rows=10", "--link-quota-bytes=11",
+		"--http-token=ht", "--link-quota-rows=10", "--link-quota-bytes=11", "--dead-retain=13s", "--trace-events=12", "--otel-endpoint=http://o:1", "--otel-ratio=0.25",
 	}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -25,7 +25,7 @@ func TestEverySettingReachesItsField(t *testing.T) {
 	want := processor.Config{
 		Domain: "domain-01", HTTP: ":3", KafkaGeneration: 5, Lanes: 4, MetaURL: "http://m:1", MetaToken: "mt", MetaCache: "mc",
 		MailboxURL: "file:d", QuotaRows: 6, QuotaBytes: 7, ExpireAfter: 8 * time.Second, BacklogBytes: 9,
-		HTTPToken: "ht", LinkRows: 10, LinkBytes: 11,
+		HTTPToken: "ht", LinkRows: 10, LinkBytes: 11, DeadRetain: 13 * time.Second, TraceEvents: 12, OtelEndpoint: "http://o:1", OtelRatio: 0.25,
 	}
 	want.Kafka.Brokers = []string{"a:1", "b:2"}
 	want.Kafka.TLS, want.Kafka.CAFile, want.Kafka.CertFile, want.Kafka.KeyFile = true, "ca", "kc", "kk"

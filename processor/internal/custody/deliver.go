@@ -7,6 +7,7 @@ import (
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/mailbox"
+	"github.com/linkerhq/linker/pkg/trace"
 	"github.com/linkerhq/linker/pkg/wire"
 )
 
@@ -57,6 +58,11 @@ func (s *State) send(sn *session, it *item, fetched bool, fx *Effects) {
 	sn.flights = append(sn.flights, f)
 	sn.bytes += it.size
 	it.flights = append(it.flights, sn)
+	if fetched {
+		s.note(trace.Fetched, it, sn)
+	} else {
+		s.note(trace.Sent, it, sn)
+	}
 	if sn.conn != 0 {
 		fx.Hand = append(fx.Hand, Hand{Conn: sn.conn, Channel: sn.id, N: f.d, Record: s.outbound(it.env)})
 		return
@@ -195,6 +201,9 @@ func (s *State) land(sn *session, it *item, fx *Effects) {
 	}
 	s.metrics.proofs.Inc()
 	it.proved = true
+	if sn.conn == 0 {
+		s.note(trace.Proved, it, sn)
+	}
 	if it.env == nil {
 		s.readForProof(it, fx)
 		return
@@ -229,11 +238,15 @@ func (s *State) finish(it *item, fx *Effects) {
 	case it.stored && !it.deleted:
 		it.deleted, it.leaving = true, fx.round
 		s.metrics.landed(it)
+		s.note(it.leaves(), it, nil)
 		s.touch(it.key())
 		s.removed(it.user.id, it.size)
 		fx.Delete = append(fx.Delete, it.key())
 	case it.inLog && !it.stored && !it.storing:
 		s.metrics.landed(it)
+		if it.user.domain != "" { // of a session the proof says it all
+			s.note(trace.HandedOver, it, nil)
+		}
 		s.settle(it)
 	}
 	s.release(it)
@@ -259,6 +272,7 @@ func (s *State) produced(t Token, fx *Effects) {
 	}
 	if it := u.items[t.Confirms]; it != nil && it.confirm == confirming {
 		it.confirm = confirmed
+		s.note(trace.Confirmed, it, nil)
 		s.finish(it, fx)
 	}
 }
@@ -361,6 +375,7 @@ func (s *State) rowsStored(keys []mailbox.Key, fx *Effects) {
 			continue
 		}
 		it.storing, it.stored = false, true
+		s.note(trace.Stored, it, nil)
 		s.settle(it)
 		s.metrics.stored.Inc()
 		if it.proved {

@@ -9,6 +9,7 @@ import (
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/mailbox"
+	"github.com/linkerhq/linker/pkg/trace"
 	"github.com/linkerhq/linker/processor/internal/window"
 )
 
@@ -186,6 +187,7 @@ func (s *State) holdBack(offset int64, e *envelope.Envelope, to envelope.Recipie
 	s.holds.add(h)
 	s.logged += h.size
 	s.metrics.held.Inc()
+	s.noteRecord(trace.Held, offset, e, to.User)
 	if s.holds.bytes > maxHolding {
 		s.releaseOldest(fx)
 	}
@@ -331,6 +333,7 @@ func (s *State) letGo(list []*held, why release, fx *Effects) {
 		}
 		h.going = true
 		s.metrics.released[why].Inc()
+		s.noteRecord(trace.Released, h.key.Pos.Offset, h.env, h.to().User)
 		released := *h.env
 		released.Released = true
 		fx.Produce = append(fx.Produce, Produce{Envelope: released})

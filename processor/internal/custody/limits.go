@@ -184,10 +184,30 @@ func (s *State) deadLetter(it *item, code wire.Code, text string, fx *Effects) {
 	s.release(it)
 }
 
-// refused lets the sender try again under the same id.
+// refused lets the sender, or an operator, try again under the same id.
 func (s *State) refused(user ident.UserID, e *envelope.Envelope) {
-	if e.Remember {
+	if e.Remember && !isRoad(string(user)) {
 		s.windows.ForgetID(user, e.ID)
+	}
+}
+
+// buried ends the custody of what a dead letter holds now. The sender of a message that has
+// waited too long hears of it only here: what it then sends under the same id would be
+// mixed up with the row before, which is deleted behind the dead letter.
+func (s *State) buried(b Burial, fx *Effects) {
+	s.log.settle(b.Offset)
+	if b.Reason != string(wire.CodeExpired) {
+		return
+	}
+	env, err := envelope.Decode(b.Record)
+	if err != nil {
+		return // it could be decoded when it expired
+	}
+	s.refused(b.User, &env)
+	if env.Kind == envelope.KindMessage {
+		s.fail(&env, wire.Failure{
+			Code: wire.CodeExpired, Message: "message to " + string(env.User()) + " has waited too long", Reference: env.Reference,
+		}, fx)
 	}
 }
 
@@ -209,9 +229,8 @@ func (s *State) expire(fx *Effects) {
 	fx.Expirations = append(fx.Expirations, Expiration{Before: s.now.Add(-wait).Unix(), Limit: expireRows})
 }
 
-// rowsExpired makes dead letters of the rows that have waited too long, and tells
-// their senders. Rows that are on their way to a session are left alone: they are
-// looked at again.
+// rowsExpired makes dead letters of the rows that have waited too long. Rows that are
+// on their way to a session are left alone: they are looked at again.
 func (s *State) rowsExpired(e *RowsExpired, fx *Effects) {
 	s.expiring = false
 	ended := 0
@@ -230,13 +249,8 @@ func (s *State) rowsExpired(e *RowsExpired, fx *Effects) {
 		}
 		s.metrics.expired.Inc()
 		reason := string(wire.CodeExpired)
-		env, err := envelope.Decode(row.Record)
-		if err != nil {
+		if _, err := envelope.Decode(row.Record); err != nil {
 			reason = reasonUndecodable
-		} else if env.Kind == envelope.KindMessage {
-			s.fail(&env, wire.Failure{
-				Code: wire.CodeExpired, Message: "message to " + string(env.User()) + " has waited too long", Reference: env.Reference,
-			}, fx)
 		}
 		fx.Bury = append(fx.Bury, Burial{Offset: noOffset, User: ident.UserID(row.To), Record: row.Record, Reason: reason})
 	}

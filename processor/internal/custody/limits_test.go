@@ -2,6 +2,7 @@ package custody_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,8 +71,9 @@ func TestWhatHasWaitedTooLongBecomesADeadLetterAndTheSenderHears(t *testing.T) {
 	b.want("time to look", b.after(time.Second), "expire before 1699996401")
 	look := custody.Expiration{Limit: 256}
 	b.want("two rows", b.step(&custody.RowsExpired{Expiration: look, Rows: []mailbox.Row{row, proved}}),
-		"delete A-1@5; delete A-1@6; bury @-1 EXPIRED; "+
-			`fail A-2 {"type":"DELIVER_FAILED","data":{"code":"EXPIRED","message":"message to A-1 has waited too long","retryable":false},"reference":"ref"}`)
+		"delete A-1@5; delete A-1@6; bury @-1 EXPIRED")
+	b.want("the dead letter is there", b.step(&custody.Buried{Burial: custody.Burial{Offset: -1, User: "A-1", Record: row.Record, Reason: "EXPIRED"}}),
+		`fail A-2 {"type":"DELIVER_FAILED","data":{"code":"EXPIRED","message":"message to A-1 has waited too long","retryable":false},"reference":"ref"}`)
 	b.want("a moment later", b.after(time.Second), "")
 	b.want("a minute later", b.after(time.Minute), "expire before 1699996462")
 }
@@ -153,4 +155,85 @@ func TestWhatIsUnderWayDoesNotExpire(t *testing.T) {
 	b.stored("A-1", 2)
 	row := mailbox.Row{To: "A-1", Pos: envelope.Position{Generation: 1, Offset: 2}}
 	b.want("in flight", b.step(&custody.RowsExpired{Expiration: custody.Expiration{Limit: 256}, Rows: []mailbox.Row{row}}), "")
+}
+
+func TestWhatHasExpiredMayBeSentAgainUnderItsID(t *testing.T) {
+	t.Parallel()
+	b := limited(t, custody.Limits{Expire: time.Hour})
+	e := msg("A-2", "A-1", 1, false)
+	e.Remember = true
+	b.want("first", b.record(e), "put A-1@1 proved false")
+	b.stored("A-1", 1)
+	again := e
+	again.Stream, again.To = 6, []envelope.Recipient{{User: "A-1", N: 1}}
+	b.want("it waits, and its client sends it again", b.record(again), "")
+	saved := mailbox.LaneState{IDs: b.state.Change(b.now).IDs}
+	row := mailbox.Row{To: "A-1", Pos: envelope.Position{Generation: 1, Offset: 1}, ID: e.ID, Record: e.Append(nil)}
+	b.step(&custody.RowsExpired{Expiration: custody.Expiration{Limit: 256}, Rows: []mailbox.Row{row}})
+	again.Stream = 7
+	b.want("while the row is being deleted", b.record(again), "")
+	b.step(&custody.Buried{Burial: custody.Burial{Offset: -1, User: "A-1", Record: row.Record, Reason: "EXPIRED"}})
+	saved.IDs = append(saved.IDs, b.state.Change(b.now).IDs...)
+	again.Stream = 8
+	b.want("behind the dead letter", b.record(again), "put A-1@4 proved false")
+
+	next := limited(t, custody.Limits{})
+	next.state = custody.New(custody.Config{
+		Domain: "d", Lanes: 1, Generation: 1, Network: newWorld(t, 1, custody.Limits{}).net, Saved: saved,
+	}, newMetrics(t), next.now)
+	next.offset = 0
+	next.record(envelope.Envelope{Kind: envelope.KindEpoch})
+	again.Stream = 9
+	next.want("under the next owner", next.record(again), "put A-1@1 proved false")
+	again.Stream = 10
+	next.want("but once", next.record(again), "")
+}
+
+// replayed is a message as an operator has sent it again.
+func replayed(e envelope.Envelope) envelope.Envelope {
+	to := e.To[0]
+	to.N, to.After = 0, envelope.Mark{}
+	e.Stream, e.To, e.Remember, e.Late = 0, []envelope.Recipient{to}, true, true
+	return e
+}
+
+func TestADeadLetterThatIsSentAgainIsDeliveredOnce(t *testing.T) {
+	t.Parallel()
+	b := limited(t, custody.Limits{Rows: 1})
+	e := msg("A-2", "A-1", 1, false)
+	e.Remember = true
+	b.record(e)
+	b.want("the mailbox is full", b.step(&custody.UsageRead{User: "A-1", Usage: mailbox.Usage{Rows: 1}}), "bury @1 MAILBOX_FULL; "+full)
+	b.step(&custody.Buried{Burial: custody.Burial{Offset: 1, Reason: "MAILBOX_FULL"}})
+	b.login(7, "A-1", 0)
+	b.want("sent again", b.record(replayed(e)), "frame 7/1 m1")
+	b.want("and again", b.record(replayed(e)), "")
+	b.prove(7, 1)
+	b.want("and after it was delivered", b.record(replayed(e)), "")
+	b.want("and by its client", b.record(func() envelope.Envelope { e.Stream = 6; return e }()), "")
+}
+
+func TestADeadLetterThatIsSentAgainIsNotTakenForWhatAnEarlierOwnerHasRefused(t *testing.T) {
+	t.Parallel()
+	b, _ := takeOver(t, 90)
+	b.record(envelope.Envelope{Kind: envelope.KindEpoch})
+	e := msg("A-2", "A-1", 1, false)
+	e.Remember = true
+	b.step(&custody.RecordRead{Offset: b.offset, Envelope: &e, Fill: true})
+	b.offset++
+	again := e
+	again.Stream = 6
+	b.want("its client sends it again", b.record(again), "")
+	b.want("an operator does", b.record(replayed(e)), "put A-1@93 proved false")
+	b.want("twice", b.record(replayed(e)), "")
+
+	unknown := msg("A-2", "NOBODY-1", 2, false)
+	unknown.Remember = true
+	b.step(&custody.RecordRead{Offset: b.offset, Envelope: &unknown, Fill: true})
+	b.offset++
+	again = unknown
+	again.Stream = 6
+	if got := b.record(again); !strings.Contains(got, "bury @96 UNKNOWN_APP") {
+		t.Errorf("what an earlier owner has certainly refused: %q", got)
+	}
 }

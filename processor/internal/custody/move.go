@@ -133,6 +133,7 @@ func (s *State) moveRows(e *RowsRead, fx *Effects) {
 		}
 		m.left[key] = len(row.Record)
 		s.metrics.moved.Inc()
+		s.noteMove(row, &env)
 		fx.Produce = append(fx.Produce, Produce{Envelope: env, Token: token})
 	}
 	s.move(fx)

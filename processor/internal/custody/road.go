@@ -8,6 +8,7 @@ import (
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/mailbox"
+	"github.com/linkerhq/linker/pkg/trace"
 	"github.com/linkerhq/linker/pkg/wire"
 )
 
@@ -17,7 +18,12 @@ import (
 const roadPrefix = "link/"
 
 func (s *State) roadName(domain string) ident.UserID {
-	return ident.UserID(roadPrefix + domain + "/" + strconv.Itoa(s.cfg.Lane))
+	return ident.UserID(RoadTarget(domain, s.cfg.Lane))
+}
+
+// RoadTarget names the mailbox of what waits in a lane for the road to another domain.
+func RoadTarget(domain string, lane int) string {
+	return roadPrefix + domain + "/" + strconv.Itoa(lane)
 }
 
 // isRoad says whether a mailbox is that of another domain.
@@ -83,6 +89,7 @@ func (s *State) transit(offset int64, e *envelope.Envelope, sh share, fx *Effect
 	u := s.road(sh.domain)
 	it := &item{user: u, pos: s.pos(offset), env: &one, size: size(&one), taken: s.now, inLog: true, confirm: confirmed}
 	it.id = rowID(it.pos)
+	s.note(trace.Taken, it, nil)
 	s.hold(it)
 	s.logged += it.size
 	if len(one.Path) >= envelope.MaxPath {
@@ -120,6 +127,7 @@ func (s *State) follow(offset int64, e *envelope.Envelope, to envelope.Recipient
 // passOn writes a record into the lane of its receiver, who is at home here, but was not
 // when the record was written.
 func (s *State) passOn(offset int64, e *envelope.Envelope, to envelope.Recipient, fx *Effects) {
+	s.noteRecord(trace.Moved, offset, e, to.User)
 	one := *e
 	one.To = []envelope.Recipient{to}
 	fx.Produce = append(fx.Produce, Produce{Envelope: one, Token: Token{Passed: offset + 1}})

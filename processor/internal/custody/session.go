@@ -7,6 +7,7 @@ import (
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/mailbox"
+	"github.com/linkerhq/linker/pkg/trace"
 )
 
 // login begins a session. Whatever is accepted later has a higher offset, so the
@@ -185,6 +186,7 @@ func (s *State) endSession(sn *session, fx *Effects) {
 	sn.flights, sn.fetch, sn.fetches, sn.bytes = nil, nil, nil, 0
 	for _, f := range flights {
 		f.item.flights = slices.DeleteFunc(f.item.flights, func(other *session) bool { return other == sn })
+		s.note(trace.Returned, f.item, sn)
 	}
 	if len(t.sessions) > 0 {
 		s.handOver(t, flights, fx)

@@ -205,6 +205,9 @@ func (w *world) note(format string, args ...any) {
 func (w *world) step(e custody.Event) {
 	w.last = e
 	w.state.Step(w.now, e, &w.fx)
+	if b, is := e.(*custody.Buried); is && b.Burial.Reason == string(wire.CodeExpired) {
+		w.told(b.Burial)
+	}
 	w.collect()
 }
 
@@ -321,10 +324,24 @@ func (w *world) provedBySomebody(id ident.MessageID) bool {
 	return false
 }
 
-// refuse notes that a message became a dead letter, of which its sender was told.
+// refuse notes that a message becomes a dead letter. What has expired is told to its
+// sender when it is one.
 func (w *world) refuse(b custody.Burial) {
 	e, err := envelope.Decode(b.Record)
 	if err != nil || b.Reason != string(wire.CodeMailboxFull) && b.Reason != string(wire.CodeExpired) {
+		w.fatalf("buried as %s: %v", b.Reason, err)
+	}
+	if b.Reason != string(wire.CodeExpired) {
+		w.told(b)
+	}
+	w.note("  bury %s as %s", e.ID, b.Reason)
+	w.refused[e.ID] = true
+}
+
+// told checks that the sender of a dead letter is told now.
+func (w *world) told(b custody.Burial) {
+	e, err := envelope.Decode(b.Record)
+	if err != nil {
 		w.fatalf("buried as %s: %v", b.Reason, err)
 	}
 	if e.Kind == envelope.KindMessage && !slices.ContainsFunc(w.fx.Failures, func(f envelope.Envelope) bool {
@@ -332,8 +349,6 @@ func (w *world) refuse(b custody.Burial) {
 	}) {
 		w.fatalf("%s of %s was buried as %s and nobody told the sender", e.ID, e.From, b.Reason)
 	}
-	w.note("  bury %s as %s", e.ID, b.Reason)
-	w.refused[e.ID] = true
 }
 
 func (s *store) usage(user ident.UserID) mailbox.Usage {

@@ -9,6 +9,7 @@ import (
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/mailbox"
 	"github.com/linkerhq/linker/pkg/topology"
+	"github.com/linkerhq/linker/pkg/trace"
 	"github.com/linkerhq/linker/processor/internal/window"
 )
 
@@ -26,6 +27,7 @@ type Config struct {
 	Channels   uint64              // random: the numbers of this owner's channels follow it
 	Network    *topology.Snapshot
 	Limits     Limits
+	Trace      *trace.Log // is told what happens to messages; nil: nobody is
 }
 
 // State is the state machine of one lane. It is owned by one goroutine.
@@ -56,8 +58,11 @@ type State struct {
 	touched   map[mailbox.Key]bool // proved since they were asked for
 	expiring  bool                 // the store is being asked for rows that have expired
 	expireAt  time.Time            // when it is asked again
+	begun     time.Time            // when this owner took the lane
 	started   bool                 // this owner's epoch record was read
 	assembled bool                 // it is certain who is connected
+
+	supposedly map[mailbox.RememberedID]bool // remembered since an earlier owner has read them, whatever it did with them
 
 	roads    map[string]*user    // by destination
 	ways     map[string]Road     // by destination; those that are open
@@ -86,6 +91,7 @@ type user struct {
 	marked  bool                        // the mailbox may hold proved rows of this user, perhaps from an earlier owner
 	domain  string                      // not a user but this domain, as a target of what goes there
 	paused  time.Time                   // nothing is sent to the domain before it
+	traced  trace.User                  // id, as the trace keeps it
 	presence
 }
 
@@ -106,6 +112,7 @@ type session struct {
 	id        uint64
 	user      *user
 	connector ident.Connector
+	traced    trace.Name // the connector's, as the trace keeps it; none: not looked up yet
 	features  envelope.Features
 	target    *target // nil: gone, or not adopted yet
 	conn      uint64  // not a session but a channel to another domain over this connection; 0: a session
@@ -218,7 +225,10 @@ func New(cfg Config, metrics *Metrics, now time.Time) *State {
 		channels: map[uint64]*session{},
 		arrived:  map[arrival]bool{},
 		moving:   moving{due: true},
+		begun:    now,
 		resuming: noOffset,
+
+		supposedly: map[mailbox.RememberedID]bool{},
 	}
 	s.holds.load(cfg.Held)
 	for _, a := range cfg.Announced {
@@ -329,6 +339,7 @@ func (s *State) user(id ident.UserID) *user {
 	u := s.users[id]
 	if u == nil {
 		u = &user{id: id, items: map[envelope.Position]*item{}, open: map[uint64]ident.Connector{}, marked: s.cfg.Next > 0}
+		u.traced = s.cfg.Trace.User(id)
 		s.users[id] = u
 	}
 	return u

@@ -6,7 +6,9 @@ import (
 	"github.com/linkerhq/linker/pkg/delivery"
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
+	"github.com/linkerhq/linker/pkg/mailbox"
 	"github.com/linkerhq/linker/pkg/route"
+	"github.com/linkerhq/linker/pkg/trace"
 	"github.com/linkerhq/linker/pkg/wire"
 )
 
@@ -37,7 +39,8 @@ func (s *State) Step(now time.Time, event Event, fx *Effects) {
 	case *Produced:
 		s.produced(e.Token, fx)
 	case *Buried:
-		s.log.settle(e.Burial.Offset)
+		s.noteBurial(e.Burial)
+		s.buried(e.Burial, fx)
 	case *ConnectorDied:
 		s.connectorDied(e.Connector, fx)
 	case *Assembled:
@@ -176,6 +179,7 @@ func (s *State) fill(offset int64, e *envelope.Envelope) {
 			// By what the earlier owner knew, the user may have been at home elsewhere.
 		case d.Verdict == route.Here && to.User.Lane(s.cfg.Lanes) == s.cfg.Lane && s.turn(s.pos(offset), e, to) != itWaits:
 			s.take(offset, e, to)
+			s.supposed(e, to)
 		}
 	}
 }
@@ -190,9 +194,33 @@ func (s *State) take(offset int64, e *envelope.Envelope, to envelope.Recipient) 
 	}
 	if e.Remember && !duplicate {
 		// What has moved may have been here before, and left without reaching the user.
-		duplicate = s.windows.TakeID(to.User, e.ID, offset, s.now) && !e.Moved
+		duplicate = s.windows.TakeID(to.User, e.ID, offset, s.now) && !e.Moved && !s.doubtful(e, to)
 	}
 	return duplicate
+}
+
+// supposed notes that an id is remembered only because an earlier owner has read the
+// record: it may have refused it, and then a dead letter holds it.
+func (s *State) supposed(e *envelope.Envelope, to envelope.Recipient) {
+	switch {
+	case !e.Remember:
+	case s.decide(e, to.User).Verdict == route.Refuse:
+		s.refused(to.User, e)
+	default:
+		s.supposedly[mailbox.RememberedID{User: to.User, ID: e.ID}] = true
+	}
+}
+
+// doubtful says whether a record that seems to be a duplicate may be none: a dead letter
+// that was sent again, of which only supposedly an earlier copy was taken. Its receiver
+// may get it twice, but in no case never.
+func (s *State) doubtful(e *envelope.Envelope, to envelope.Recipient) bool {
+	id := mailbox.RememberedID{User: to.User, ID: e.ID}
+	if !e.Replayed() || !s.supposedly[id] {
+		return false
+	}
+	delete(s.supposedly, id)
+	return true
 }
 
 // message takes custody of a record for one receiver at home here, or lets it wait for
@@ -200,6 +228,7 @@ func (s *State) take(offset int64, e *envelope.Envelope, to envelope.Recipient) 
 func (s *State) message(offset int64, e *envelope.Envelope, to envelope.Recipient, fx *Effects) {
 	if !e.Released && s.holds.has(to, e.Stream) { // a copy, or the row's own record
 		s.metrics.duplicates.Inc()
+		s.noteRecord(trace.Duplicate, offset, e, to.User)
 		s.log.settle(offset)
 		return
 	}
@@ -210,10 +239,12 @@ func (s *State) message(offset int64, e *envelope.Envelope, to envelope.Recipien
 	}
 	if s.take(offset, e, to) {
 		s.metrics.duplicates.Inc()
+		s.noteRecord(trace.Duplicate, offset, e, to.User)
 		s.log.settle(offset)
 		return
 	}
 	if turn == itIsLate {
+		s.noteRecord(trace.Late, offset, e, to.User)
 		late := *e
 		late.Late, e = true, &late
 		s.metrics.late.Inc()
@@ -226,6 +257,7 @@ func (s *State) message(offset int64, e *envelope.Envelope, to envelope.Recipien
 func (s *State) turnAway(offset int64, e *envelope.Envelope, to envelope.Recipient, code wire.Code, fx *Effects) {
 	if s.take(offset, e, to) {
 		s.metrics.duplicates.Inc()
+		s.noteRecord(trace.Duplicate, offset, e, to.User)
 		s.log.settle(offset)
 		return
 	}
@@ -246,6 +278,7 @@ func (s *State) accept(offset int64, e *envelope.Envelope, to envelope.Recipient
 	}
 	s.metrics.taken.Inc()
 	it.env, it.taken, it.inLog = e, s.now, true
+	s.note(trace.Taken, it, nil)
 	s.logged += it.size
 	if !e.Confirm {
 		it.confirm = confirmed
@@ -430,6 +463,9 @@ func (s *State) tick(fx *Effects) {
 	}
 	if s.now.Sub(s.fastTurn) >= fastProofFor {
 		s.fastOld, s.fast, s.fastTurn = s.fast, map[uint64]fastWait{}, s.now
+	}
+	if len(s.supposedly) > 0 && s.now.Sub(s.begun) > 2*RememberFor {
+		clear(s.supposedly) // nobody remembers these ids any more
 	}
 	for id, at := range s.departed {
 		if s.now.Sub(at) > departedFor {

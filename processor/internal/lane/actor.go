@@ -34,6 +34,8 @@ func (d *Driver) serve(ctx, work context.Context, handle int64) error {
 		}
 		select {
 		case batch := <-records:
+			// What was reported before these were written may be why they were.
+			d.takeInbox()
 			d.handle(batch, handle)
 		case <-d.inbox.wake:
 			runtime.Gosched() // let what else has just arrived come along
@@ -42,7 +44,7 @@ func (d *Driver) serve(ctx, work context.Context, handle int64) error {
 			if err := d.periodic(now, committer); err != nil {
 				return err
 			}
-			if now.Sub(announced) >= announceEvery {
+			if now.Sub(announced) >= announceEvery || d.full() != d.toldFull {
 				d.announce(false)
 				d.publishMetrics()
 				announced = now
@@ -60,14 +62,19 @@ func (d *Driver) serve(ctx, work context.Context, handle int64) error {
 			return d.giveUp(work, committer)
 		}
 		d.followNetwork()
-		for _, event := range d.inbox.take() {
-			d.step(event)
-		}
+		d.takeInbox()
 		d.followRoads()
 		d.execute()
 		if d.superseded {
 			return errSuperseded
 		}
+	}
+}
+
+// takeInbox feeds what has come from elsewhere than the log.
+func (d *Driver) takeInbox() {
+	for _, event := range d.inbox.take() {
+		d.step(event)
 	}
 }
 

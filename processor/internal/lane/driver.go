@@ -28,6 +28,7 @@ import (
 	"github.com/linkerhq/linker/pkg/mailbox"
 	"github.com/linkerhq/linker/pkg/seldom"
 	"github.com/linkerhq/linker/pkg/topology"
+	"github.com/linkerhq/linker/pkg/trace"
 	"github.com/linkerhq/linker/processor/internal/custody"
 	"github.com/linkerhq/linker/processor/internal/roads"
 )
@@ -100,6 +101,7 @@ type Deps struct {
 	Network      Network
 	Roads        Roads
 	Limits       custody.Limits
+	Trace        *trace.Log // is told what happens to messages; nil: nobody is
 	Poison       *Poison
 	Complaints   *Complaints
 	Metrics      *Metrics
@@ -108,7 +110,7 @@ type Deps struct {
 
 // Complaints are what the lanes of a process say together, now and then: the store
 // is the same for all of them.
-type Complaints struct{ taking, storing seldom.Line }
+type Complaints struct{ taking, storing, room seldom.Line }
 
 // Driver runs one lane for as long as this process owns it.
 type Driver struct {
@@ -133,6 +135,7 @@ type Driver struct {
 	lag        lagMeter
 	handling   int64     // the offset of the record that is being handled, or nothing
 	superseded bool      // an epoch behind our own was read
+	toldFull   bool      // connectors were last told to accept nothing
 	unsure     time.Time // when it was last not certain that all connectors could be heard
 
 	store *storeQueue
@@ -294,7 +297,7 @@ func (d *Driver) take(ctx context.Context) (cfg custody.Config, handle int64, er
 	d.network = d.Network.Current()
 	return custody.Config{
 		Domain: d.Domain, Lane: lane, Lanes: d.Lanes, Generation: d.Generation, Epoch: d.epoch, Next: from,
-		Saved: saved, Announced: announced, Held: held, Channels: rand.Uint64(), Network: d.network, Limits: d.Limits,
+		Saved: saved, Announced: announced, Held: held, Channels: rand.Uint64(), Network: d.network, Limits: d.Limits, Trace: d.Trace,
 	}, handle, nil
 }
 
@@ -460,16 +463,38 @@ func (d *Driver) announce(joining bool) {
 	if !joining {
 		joining = slices.ContainsFunc(d.state.Unadopted(), func(c ident.Connector) bool { return slices.Contains(alive, c) })
 	}
+	d.toldFull = d.full()
 	a := delivery.Announcement{
 		Lane:    d.lane.Number(),
 		Epoch:   envelope.Position{Generation: d.Generation, Offset: d.epoch},
 		Joining: joining,
-		Full:    d.BacklogBytes > 0 && d.lag.bytes() > d.BacklogBytes,
+		Full:    d.toldFull,
 		Lag:     d.lag.records(),
 		Ask:     d.state.Unheard(alive),
 	}
 	// Not heard while the plane is away; it is said again in a second.
 	_ = d.Plane.Publish(delivery.EpochSubject(d.Domain), a.Append(nil))
+}
+
+// roomy is a store that knows when its room comes to an end.
+type roomy interface{ Room() error }
+
+// full says whether senders had better wait: too much of the log is not settled, or
+// the store has little room left for what would come. Logins and fetches are
+// taken all the same: they are how the store gets rid of something.
+func (d *Driver) full() bool {
+	if d.BacklogBytes > 0 && d.lag.bytes() > d.BacklogBytes {
+		return true
+	}
+	store, knows := d.Store.(roomy)
+	if !knows {
+		return false
+	}
+	err := store.Room()
+	if err != nil && d.Complaints.room.Due() {
+		d.log.Warn("the mailbox has little room left; new messages are refused", "error", err)
+	}
+	return err != nil
 }
 
 // pass hands what was read to the actor, which takes it when it has room.

@@ -57,6 +57,7 @@ type bench struct {
 	net      network
 	store    mailbox.Store
 	producer *kafka.Producer
+	plane    *nats.Conn
 	registry *prometheus.Registry
 	appended chan error
 }
@@ -76,6 +77,7 @@ func serve(t *testing.T, lanes int, limits custody.Limits, change func(mailbox.S
 	plane, err := nats.Connect(nats.Config{Server: nats.Server{URL: server.URL()}, Log: log, Metrics: prometheus.NewRegistry()})
 	must(t, err)
 	t.Cleanup(plane.Close)
+	b.plane = plane
 	b.store, err = sqlite.Open(t.TempDir(), log)
 	must(t, err)
 	t.Cleanup(func() { must(t, b.store.Close()) })

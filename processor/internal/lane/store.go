@@ -340,7 +340,8 @@ func (q *storeQueue) announce(ctx context.Context, j *storeJob) (err error) {
 // bury writes dead letters; what is written is taken off the job.
 func (q *storeQueue) bury(ctx context.Context, j *storeJob) (err error) {
 	j.bury, err = each(j.bury, func(b custody.Burial) error {
-		if err := q.producer.Dead(ctx, string(b.User), b.Record, b.Reason); err != nil {
+		report := kafka.Report{Reason: b.Reason, Lane: q.lane.Number(), LaneOffset: b.Offset}
+		if err := q.producer.Dead(ctx, string(b.User), b.Record, report); err != nil {
 			return err
 		}
 		q.inbox.put(&custody.Buried{Burial: b})

@@ -85,6 +85,7 @@ type call struct {
 	in   chan link.Message // what the other side says
 	done chan struct{}
 	stop func()
+	old  bool // knows no questions
 
 	mu   sync.Mutex
 	sent []link.Message // guarded by mu
@@ -99,6 +100,7 @@ func newCall() *call {
 func (c *call) RemoteAddr() net.Addr { return &net.TCPAddr{} }
 func (c *call) Close()               { c.stop() }
 func (c *call) Stats() link.Stats    { return link.Stats{} }
+func (c *call) Asks() bool           { return !c.old }
 
 func (c *call) Send(m link.Message) bool {
 	select {

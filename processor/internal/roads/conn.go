@@ -213,8 +213,11 @@ func (r *Roads) handle(c *conn, m link.Message) error {
 	case link.States:
 		r.heardFrom(c, m.Entries)
 		return nil
-	case link.Records, link.Fast:
-		return fmt.Errorf("%w: the neighbour sends records over a link that we have dialled", errMalformed)
+	case link.Answer:
+		r.questions.answered(c, m)
+		return nil
+	case link.Records, link.Fast, link.Question:
+		return fmt.Errorf("%w: the neighbour sends %T over a link that we have dialled", errMalformed, m)
 	default:
 		return fmt.Errorf("%w: %T is not expected", errMalformed, m)
 	}

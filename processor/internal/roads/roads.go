@@ -68,6 +68,7 @@ type connection interface {
 	Run(ctx context.Context, handle func(link.Message) error) error
 	Close()
 	Stats() link.Stats
+	Asks() bool // whether the other side knows questions
 }
 
 // Roads are the links of one process. All methods may be called from any goroutine.
@@ -84,6 +85,7 @@ type Roads struct {
 	table      atomic.Pointer[Table]
 	unsendable seldom.Line
 	diallers   sync.WaitGroup
+	questions  questions
 
 	mu          sync.Mutex
 	neighbours  map[string]*neighbour  // guarded by mu; those that the network has a link with
@@ -309,6 +311,7 @@ func (r *Roads) leave(c *conn) {
 		n.since = time.Now()
 	}
 	r.mu.Unlock()
+	r.questions.endAll(c)
 	r.poke()
 }
 

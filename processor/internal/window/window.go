@@ -27,6 +27,9 @@ const (
 	// TrailLife is how long after its last message a sender may begin a new stream to
 	// a receiver that is known to follow the one before.
 	TrailLife = time.Minute
+	// forgottenPrefix stands before the user of an id that was saved before, and is
+	// forgotten: no user's name begins so.
+	forgottenPrefix = "!"
 	// maxMissing bounds the numbers of one window that are known to be missing.
 	// When the list is full, numbers below its first are not known at all.
 	maxMissing = 1024
@@ -92,6 +95,10 @@ func New(saved mailbox.LaneState, idsFor time.Duration, now time.Time) *Windows 
 		}
 	}
 	for _, id := range saved.IDs {
+		if user, forgotten := strings.CutPrefix(string(id.User), forgottenPrefix); forgotten {
+			delete(w.ids[0], idKey{ident.UserID(user), id.ID})
+			continue
+		}
 		w.ids[0][idKey{id.User, id.ID}] = struct{}{}
 	}
 	return w
@@ -312,18 +319,19 @@ func (w *Windows) TakeID(user ident.UserID, id ident.MessageID, offset int64, no
 	return false
 }
 
-// ForgetID forgets an id that was taken at an offset that is not settled yet: its
-// message was refused, and may be sent again under it.
+// ForgetID forgets an id: its message was refused, or has expired, and may be sent again
+// under it. Where the id may have been saved, it is saved that it is forgotten.
 func (w *Windows) ForgetID(user ident.UserID, id ident.MessageID) {
 	for _, ids := range w.ids {
 		delete(ids, idKey{user, id})
 	}
 	for i := len(w.taken) - 1; i >= 0; i-- {
-		if t := &w.taken[i]; t.isID() && t.id == id && t.key.User == user {
+		if t := &w.taken[i]; t.isID() && !t.void && t.id == id && t.key.User == user {
 			t.void = true
 			return
 		}
 	}
+	w.newIDs = append(w.newIDs, mailbox.RememberedID{User: forgottenPrefix + user, ID: id})
 }
 
 // Settle moves the settled view up to, not including, offset low.

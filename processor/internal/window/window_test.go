@@ -111,3 +111,34 @@ func TestStillStreamsAreForgottenAfterADay(t *testing.T) {
 		t.Errorf("expired %v, left %d", got, w.Len())
 	}
 }
+
+func TestAnIDThatWasForgottenStaysForgottenUnderTheNextOwner(t *testing.T) {
+	t.Parallel()
+	w := fresh()
+	var saved []mailbox.RememberedID
+	save := func(low int64) {
+		w.Settle(low, start)
+		saved = append(saved, w.Change(1, start).IDs...)
+	}
+	early, late, refused, again := ident.MessageID{1}, ident.MessageID{2}, ident.MessageID{3}, ident.MessageID{4}
+	for i, id := range []ident.MessageID{early, late, refused, again} {
+		w.TakeID(user, id, int64(i), start)
+	}
+	w.ForgetID(user, refused) // before it is settled
+	w.Settle(4, start)
+	w.ForgetID(user, early) // before it is saved
+	save(4)
+	w.ForgetID(user, late)
+	w.ForgetID(user, again)
+	save(4)
+	if w.TakeID(user, again, 4, start) {
+		t.Error("an id that was forgotten is called a duplicate")
+	}
+	save(5)
+	next := window.New(mailbox.LaneState{IDs: saved}, time.Minute, start)
+	for id, want := range map[ident.MessageID]bool{early: false, late: false, refused: false, again: true} {
+		if got := next.TakeID(user, id, 9, start); got != want {
+			t.Errorf("id %d: remembered %v, want %v", id[0], got, want)
+		}
+	}
+}

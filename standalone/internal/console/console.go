@@ -1,7 +1,7 @@
 // Package console serves one page with which a person tries a running system:
 // it logs users in, sends and receives as they would, and shows every frame
-// both ways. The page is plain HTML, CSS and ES modules, embedded as they are;
-// static/linker.js is the client that it uses and that other pages may copy.
+// both ways. The page is plain HTML, CSS and ES modules, embedded as they are; the
+// client that it uses, linker.js, is that of package js.
 //
 // It also shows the network as a picture: domains, the links between them, and which
 // users are where. For that, and only while somebody looks, this package asks the
@@ -26,6 +26,8 @@ import (
 	"net/http"
 	"path"
 	"time"
+
+	"github.com/linkerhq/linker/pkg/client/js"
 )
 
 //go:embed static
@@ -246,23 +248,34 @@ func loadFiles() ([]file, error) {
 		if err != nil || entry.IsDir() {
 			return err
 		}
-		body, err := fs.ReadFile(root, name)
+		f, err := loadFile(root, name)
 		if err != nil {
 			return err
 		}
-		contentType, err := contentTypeOf(name)
-		if err != nil {
-			return err
-		}
-		sum := sha256.Sum256(body)
-		f := file{path: "/" + name, name: name, contentType: contentType, etag: `"` + hex.EncodeToString(sum[:16]) + `"`, body: body}
 		if name == "index.html" {
 			f.path = "/{$}"
 		}
 		files = append(files, f)
 		return nil
 	})
-	return files, err
+	if err != nil {
+		return nil, err
+	}
+	client, err := loadFile(js.Files(), "linker.js")
+	return append(files, client), err
+}
+
+func loadFile(root fs.FS, name string) (file, error) {
+	body, err := fs.ReadFile(root, name)
+	if err != nil {
+		return file{}, err
+	}
+	contentType, err := contentTypeOf(name)
+	if err != nil {
+		return file{}, err
+	}
+	sum := sha256.Sum256(body)
+	return file{path: "/" + name, name: name, contentType: contentType, etag: `"` + hex.EncodeToString(sum[:16]) + `"`, body: body}, nil
 }
 
 // contentTypeOf does not ask the host's own table, which differs from machine

@@ -89,7 +89,7 @@ func TestEveryAnswerCarriesThePolicy(t *testing.T) {
 
 func TestOtherPathsAreNotFoundAndOtherMethodsNotAllowed(t *testing.T) {
 	t.Parallel()
-	for _, target := range []string{"/nothing", "/static/linker.js", "/index.html", "/..%2fconsole.go", "/linker.test.mjs", "/readyz"} {
+	for _, target := range []string{"/nothing", "/static/linker.js", "/index.html", "/..%2fconsole.go", "/linker.d.ts", "/embed.go", "/linker-node.js", "/readyz"} {
 		if got := get(t, http.MethodGet, target, nil).StatusCode; got != http.StatusNotFound {
 			t.Errorf("%s: status %d, want 404", target, got)
 		}
@@ -200,7 +200,7 @@ func TestTheModulesKeepTheirPromises(t *testing.T) {
 	t.Parallel()
 	node, err := exec.LookPath("node")
 	if err != nil {
-		t.Skip("linker.js, facts.js and layout.js are not tested: no node in PATH")
+		t.Skip("facts.js and layout.js are not tested: no node in PATH")
 	}
 	output, err := exec.CommandContext(t.Context(), node, "--test", "testdata/").CombinedOutput()
 	if err != nil {

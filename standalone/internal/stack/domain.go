@@ -36,11 +36,13 @@ func (s *Stack) openDomain(name string, n int) (*domain, error) {
 	if cfg.MetaURL != nil {
 		metaURL = cfg.MetaURL(name)
 	}
+	waiting := cfg.Waiting.limits()
 	proc := processor.Config{
 		Domain: name, HTTP: listenOn(cfg.Host, ports.ProcessorHTTP), Lanes: lanes, LinkTLS: certificates,
 		MailboxURL: "file:" + filepath.Join(dir, "mailbox"), MetaURL: metaURL, MetaToken: s.metaToken,
 		MetaCache: filepath.Join(dir, "processor-network.json"), BacklogBytes: backlogBytes,
-		QuotaRows: quotaRows, QuotaBytes: quotaBytes, LinkRows: linkRows, LinkBytes: linkBytes, ExpireAfter: expireAfter,
+		QuotaRows: waiting.QuotaRows, QuotaBytes: waiting.QuotaBytes, ExpireAfter: waiting.ExpireAfter, DeadRetain: waiting.DeadRetain,
+		LinkRows: linkRows, LinkBytes: linkBytes, TraceEvents: traceEvents,
 	}
 	proc.Kafka.Brokers, proc.NATS.URL, proc.Redis.URL = []string{s.kafka.Addr()}, s.nats.URL(), s.redis.URL()
 	registry, err := newRegistry()
@@ -58,7 +60,7 @@ func (s *Stack) openDomain(name string, n int) (*domain, error) {
 	conn := connector.Config{
 		Domain: name, Listen: listenOn(cfg.Host, ports.Websocket), Link: listenOn(cfg.Host, ports.Link), HTTP: listenOn(cfg.Host, ports.ConnectorHTTP),
 		Lanes: lanes, LinkTLS: certificates, MetaURL: metaURL, MetaToken: s.metaToken, MetaCache: filepath.Join(dir, "connector-network.json"),
-		FrameLimit: cfg.FrameLimit, AllowedOrigins: cfg.Origins, DrainFor: cfg.DrainFor,
+		FrameLimit: cfg.FrameLimit, AllowedOrigins: cfg.Origins, DrainFor: cfg.DrainFor, TraceEvents: traceEvents, DrainSpread: cfg.DrainSpread,
 	}
 	conn.Kafka, conn.NATS, conn.Redis = proc.Kafka, proc.NATS, proc.Redis
 	d.connector, err = connector.New(conn, connector.Deps{

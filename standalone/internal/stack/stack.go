@@ -41,13 +41,13 @@ const (
 	// backlogBytes is half of what the embedded log retains of a lane: more than
 	// that is not accepted.
 	backlogBytes = embedded.RetentionBytes / 2
-	// What may wait in a mailbox, and for the road to another domain: the defaults
-	// of a processor of its own.
-	quotaRows   = 100_000
-	quotaBytes  = 256 << 20
-	linkRows    = 1_000_000
-	linkBytes   = 4 << 30
-	expireAfter = 30 * 24 * time.Hour
+	// What may wait for the road to another domain: the defaults of a processor of
+	// its own.
+	linkRows  = 1_000_000
+	linkBytes = 4 << 30
+	// traceEvents is what a service remembers of messages: a quarter of what one that
+	// runs alone does, since there may be many in one process.
+	traceEvents = 32 << 10
 )
 
 // Config is what a person sets.
@@ -59,8 +59,11 @@ type Config struct {
 	Ports      Ports
 	FrameLimit int           // bytes; 0: the default of 64 KiB
 	Origins    []string      // of pages that may connect; empty: any
+	Waiting    Waiting       // in mailboxes
 	DrainFor   time.Duration // 0: the default
-	Log        *slog.Logger
+
+	DrainSpread time.Duration // over which clients are sent away at the end; 0: all at once
+	Log         *slog.Logger
 
 	// MetaURL returns where the services of a domain reach the meta server, if
 	// something stands between; nil: they reach it directly. Nobody asks there

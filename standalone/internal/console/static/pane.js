@@ -226,12 +226,12 @@ export class Pane {
       };
       switch (kind.value) {
         case 'message':
-          this.#linker.send(to.value.trim(), content.value, options);
+          this.#linker.post(to.value.trim(), content.value, options);
           this.#messages.sent({to: to.value.trim(), content: content.value, ...options});
           break;
         case 'group': {
           const everybody = members.value.split(/[\s,;]+/).filter(Boolean);
-          this.#linker.group(everybody, content.value, {...options, confirmationEnabled: true});
+          this.#linker.postGroup(everybody, content.value, {...options, confirmationEnabled: true});
           this.#messages.sent({to: everybody.join(', '), content: content.value, ...options});
           break;
         }

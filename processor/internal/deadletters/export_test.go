@@ -1,0 +1,7 @@
+package deadletters
+
+// What the tests look at.
+var (
+	Name      = name
+	ParseName = parseName
+)

@@ -19,6 +19,7 @@ import (
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
 	"github.com/linkerhq/linker/pkg/trace"
+	"github.com/linkerhq/linker/pkg/wire"
 )
 
 // plane is a live plane within the test: what is published comes out of a
@@ -217,6 +218,21 @@ func TestUnknownSessionsAndOtherUsersAreGone(t *testing.T) {
 		want = slices.DeleteFunc(want, func(id uint64) bool { return slices.Contains(a.Gone, id) })
 		return len(want) == 0
 	})
+}
+
+// What a session that ends in good order has not proved is freed by its logout, and
+// not before: its client may be about to prove it.
+func TestASessionThatIsPartingIsNotGone(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	s, _ := f.login(1)
+	f.deliver(1, frame(1, 1, 1))
+	s.End(wire.CloseRestarting, session.CauseShutdown)
+	f.deliver(1, frame(1, 2, 2), frame(9, 1, 1))
+	got := f.answer("only the other one", func(a delivery.Answers) bool { return len(a.Gone) > 0 })
+	if len(got.Gone) != 1 || got.Gone[0] != 9 {
+		t.Errorf("got %v, want only 9", got.Gone)
+	}
 }
 
 func TestAnEarlierEpochIsIgnored(t *testing.T) {

@@ -47,6 +47,7 @@ const (
 	resendTaken   = 2 * time.Second        // a delivery it has answered and not proved: asks again
 	resendMost    = 5 * time.Second        // the longest pause between two attempts
 	fastProofFor  = time.Minute            // a FAST message's proof is waited for at least so long, for its confirmation
+	maxPublishers = 1 << 14                // of FAST messages whose order is known; then all are forgotten
 	maxFastWaits  = 1 << 16                // confirmations of FAST messages begun in that time; more are not given
 	departedFor   = 30 * time.Second       // a session that has logged out is known as such
 	maxHeld       = 32 << 20               // bytes of records in memory, from which on what can be read again is forgotten

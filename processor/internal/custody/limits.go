@@ -35,7 +35,9 @@ const (
 	uncounted = 1000
 	// recountAfter is how old a count may be on which a refusal rests.
 	recountAfter = 10 * time.Second
-	maxUsages    = 1 << 14 // users whose counts are kept; then all are asked for anew
+	recountEvery = time.Second            // between two looks for what is to be counted
+	recountRow   = 100 * time.Microsecond // what each row adds to the pause between two counts of a road
+	maxUsages    = 1 << 14                // users whose counts are kept; then all are asked for anew
 
 	expireAtLeast = time.Second // between two looks for what has expired
 	expireAtMost  = time.Minute
@@ -148,6 +150,21 @@ func (s *State) usageRead(e *UsageRead, fx *Effects) {
 			s.store(it, fx)
 		}
 		s.release(it)
+	}
+}
+
+// recount asks anew how much waits for other domains. A count that was under way while
+// rows came and went is a little off, and those who watch it want to see 0 in the end.
+func (s *State) recount(fx *Effects) {
+	if s.now.Sub(s.recounted) < recountEvery {
+		return
+	}
+	s.recounted = s.now
+	for id, waits := range s.usages { // a road may be forgotten, what waits for it may not
+		pause := recountAfter + time.Duration(waits.rows)*recountRow
+		if isRoad(string(id)) && waits.known && waits.rows > 0 && s.now.Sub(waits.counted) >= pause {
+			s.askUsage(id, waits, fx)
+		}
 	}
 }
 

@@ -15,7 +15,8 @@ const (
 	DropForbidden DropReason = "receiver_forbidden"
 	DropQueueFull DropReason = "lane_queue_full"
 	DropMalformed DropReason = "malformed"
-	DropNoRoad    DropReason = "no_road" // every road to the receiver's home is closed, or the message has come through too many domains
+	DropOvertaken DropReason = "overtaken" // newer ones of the same publisher have been here before it
+	DropNoRoad    DropReason = "no_road"   // every road to the receiver's home is closed, or the message has come through too many domains
 )
 
 // Metrics count what becomes of messages, for all lanes of a process together.
@@ -92,7 +93,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		m.released[r] = releases.WithLabelValues(string(r))
 	}
 	drops := vector("fast_dropped_total", "FAST messages dropped, by reason.", "reason")
-	for _, r := range []DropReason{DropAbsent, DropForbidden, DropQueueFull, DropMalformed, DropNoRoad} {
+	for _, r := range []DropReason{DropAbsent, DropForbidden, DropQueueFull, DropMalformed, DropOvertaken, DropNoRoad} {
 		m.fastDropped[r] = drops.WithLabelValues(string(r))
 	}
 	return m, errors.Join(mistakes...)

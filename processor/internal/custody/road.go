@@ -177,14 +177,15 @@ func (s *State) handedOver(e *HandedOver, fx *Effects) {
 	}
 }
 
-// refusedByNeighbour makes a dead letter of what a neighbour will never take.
+// refusedByNeighbour makes a dead letter of a message that a neighbour will never take.
+// Windows are no message: of a user who has never been at home there they say nothing.
 func (s *State) refusedByNeighbour(e *Refused, fx *Effects) {
 	sn := s.channels[e.Channel]
 	if sn == nil {
 		return
 	}
 	for _, f := range sn.flights {
-		if f.d == e.N && f.item.env != nil {
+		if f.d == e.N && f.item.env != nil && f.item.env.Kind.Deliverable() {
 			s.deadLetter(f.item, wire.Code(e.Code), "the next domain on the way to "+sn.user.domain+" refuses the message", fx)
 		}
 	}

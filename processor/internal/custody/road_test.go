@@ -235,7 +235,32 @@ func TestFastCrossesOverAnOpenRoadOrIsDropped(t *testing.T) {
 	e := msg("A-1", "A-101", 1, false)
 	b.want("closed", b.crossing(&custody.FastArrived{Envelope: &e}), "")
 	b.open(7)
+	e = msg("A-1", "A-101", 2, false)
 	b.want("open", b.crossing(&custody.FastArrived{Envelope: &e}), "fast over 7")
+}
+
+func TestWhatWaitsForARoadIsCountedAgain(t *testing.T) {
+	t.Parallel()
+	b := newCrossing(t)
+	b.open(7)
+	b.crossing(&custody.UsageRead{User: "link/e/0", Usage: mailbox.Usage{Rows: 3, Bytes: 300}}) // three that leave just now
+	if got := b.state.Waiting()["e"]; got.Rows != 3 {
+		t.Fatalf("%+v waits, want what the store has said", got)
+	}
+	asked := 0
+	for range 20 {
+		b.now = b.now.Add(time.Second)
+		b.state.Step(b.now, &custody.Ticked{}, &b.fx)
+		asked += len(b.fx.Usages)
+		b.fx.Reset()
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times in 20 s, want once: the answer is under way", asked)
+	}
+	b.crossing(&custody.UsageRead{User: "link/e/0"})
+	if got := b.state.Waiting()["e"]; got.Rows != 0 {
+		t.Errorf("%+v waits, want nothing", got)
+	}
 }
 
 // came is a message that another domain has handed over.

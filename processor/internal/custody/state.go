@@ -46,6 +46,7 @@ type State struct {
 	fast      map[uint64]fastWait
 	fastOld   map[uint64]fastWait // those of the minute before
 	fastTurn  time.Time           // when fast was begun
+	fastHigh  map[uint64]uint64   // the highest number seen of each publisher of FAST messages
 	token     uint64              // the last one given to a FAST message
 	serial    uint64              // the last one given to a Read or Count
 	dead      map[ident.Connector]bool
@@ -55,6 +56,7 @@ type State struct {
 	held      int                       // bytes of records in memory
 	logged    int                       // bytes of records of which only the log has custody
 	usages    map[ident.UserID]*usage
+	recounted time.Time            // when roads were looked at for counting
 	touched   map[mailbox.Key]bool // proved since they were asked for
 	expiring  bool                 // the store is being asked for rows that have expired
 	expireAt  time.Time            // when it is asked again
@@ -214,6 +216,7 @@ func New(cfg Config, metrics *Metrics, now time.Time) *State {
 		catching: map[*target]bool{},
 		fast:     map[uint64]fastWait{},
 		fastTurn: now,
+		fastHigh: map[uint64]uint64{},
 		dead:     map[ident.Connector]bool{},
 		heard:    map[ident.Connector]bool{},
 		usages:   map[ident.UserID]*usage{},

@@ -367,8 +367,11 @@ func (s *State) fastArrived(e *envelope.Envelope, fx *Effects) {
 		return
 	}
 	var away []share
+	overtaken := s.overtaken(e)
 	for _, to := range e.To {
 		switch d := s.decide(e, to.User); {
+		case overtaken:
+			s.metrics.DropFast(DropOvertaken)
 		case d.Verdict == route.Refuse:
 			s.metrics.DropFast(DropForbidden)
 		case d.Verdict == route.Elsewhere:
@@ -384,6 +387,23 @@ func (s *State) fastArrived(e *envelope.Envelope, fx *Effects) {
 			s.metrics.DropFast(DropNoRoad)
 		}
 	}
+}
+
+// overtaken says whether a FAST record comes behind newer ones of its publisher, or a
+// second time: it was stuck on a road or in a server, and comes out of order or not at all.
+func (s *State) overtaken(e *envelope.Envelope) bool {
+	if e.Stream == 0 || len(e.To) == 0 {
+		return false
+	}
+	high, known := s.fastHigh[e.Stream]
+	if n := e.To[0].N; n > high {
+		if !known && len(s.fastHigh) >= maxPublishers {
+			clear(s.fastHigh)
+		}
+		s.fastHigh[e.Stream] = n
+		return false
+	}
+	return true
 }
 
 func (s *State) fastHere(to ident.UserID, e *envelope.Envelope, fx *Effects) {
@@ -464,6 +484,7 @@ func (s *State) tick(fx *Effects) {
 	if s.now.Sub(s.fastTurn) >= fastProofFor {
 		s.fastOld, s.fast, s.fastTurn = s.fast, map[uint64]fastWait{}, s.now
 	}
+	s.recount(fx)
 	if len(s.supposedly) > 0 && s.now.Sub(s.begun) > 2*RememberFor {
 		clear(s.supposedly) // nobody remembers these ids any more
 	}

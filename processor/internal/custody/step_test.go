@@ -341,15 +341,32 @@ func TestAnUndecodableRecordIsSettledWhenItsDeadLetterIsWritten(t *testing.T) {
 	b.wantLow(2)
 }
 
+func TestFastComesInOrderOrNotAtAll(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.login(7, "A-1", 0)
+	for _, c := range []struct {
+		n    uint64
+		want string
+	}{{1, "fast 7 m1 token 0"}, {3, "fast 7 m3 token 0"}, {2, ""}, {3, ""}, {4, "fast 7 m4 token 0"}} {
+		m := msg("A-2", "A-1", c.n, false)
+		b.want(fmt.Sprint("number ", c.n), b.step(&custody.FastArrived{Envelope: &m}), c.want)
+	}
+	m := msg("A-2", "A-1", 1, false)
+	m.Stream++
+	b.want("of another publisher", b.step(&custody.FastArrived{Envelope: &m}), "fast 7 m1 token 0")
+}
+
 func TestFastIsDeliveredToWhoIsThereAndProvedOnlyForAConfirmation(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	m := msg("A-2", "A-1", 1, false)
 	b.want("nobody there", b.step(&custody.FastArrived{Envelope: &m}), "")
 	b.login(7, "A-1", 0)
-	b.want("without", b.step(&custody.FastArrived{Envelope: &m}), "fast 7 m1 token 0")
-	m = msg("A-2", "A-1", 2, true)
-	b.want("with", b.step(&custody.FastArrived{Envelope: &m}), "fast 7 m2 token 1")
+	m = msg("A-2", "A-1", 2, false)
+	b.want("without", b.step(&custody.FastArrived{Envelope: &m}), "fast 7 m2 token 0")
+	m = msg("A-2", "A-1", 3, true)
+	b.want("with", b.step(&custody.FastArrived{Envelope: &m}), "fast 7 m3 token 1")
 	answer := &custody.Answered{Answers: &delivery.Answers{Epoch: envelope.Position{Generation: 1}, Connector: c1, FastProved: []uint64{1}}}
 	b.want("proof", b.step(answer), "produce confirmation")
 	b.want("a second proof", b.step(answer), "")

@@ -56,6 +56,10 @@ func All() []Bug {
 				File: "pkg/broker/kafka/producer.go",
 				Old:  "RequiredAcks: kafka.RequireAll",
 				New:  "RequiredAcks: kafka.RequireNone",
+			}, {
+				File: "pkg/broker/kafka/producer.go",
+				Old:  "	return res.BaseOffset, res.Error\n",
+				New:  "	if res == nil {\n		return 0, nil\n	}\n	return res.BaseOffset, res.Error\n",
 			}},
 		},
 		{

@@ -211,8 +211,11 @@ func TestWhatWasStuckForLongerThanTheHoldComesLate(t *testing.T) {
 			}
 		}
 	}
+	arrived := func() float64 { return total(t, n.place(3).Connector, "linker_linkport_records_total", neighbour(2)) }
+	there := arrived()
 	say(10)
 	come(0, 10, false)
+	patiently(t, "those for who is away are there as well", patience, func() bool { return arrived() >= there+20 })
 	n.pull(2, 3) // domain-02 does not know yet, and takes what it cannot hand on
 	taken := func() float64 { return total(t, n.place(2).Connector, "linker_linkport_records_total", neighbour(1)) }
 	before := taken()

@@ -224,15 +224,13 @@ func (t *trial) settled(ctx context.Context, r *system.OffsetReader) ([]system.O
 	return offsets, err
 }
 
-// whereabouts writes down who is connected, when two looks in a row have seen the
-// same.
+// whereabouts writes down who the system says is connected, as soon as that is who is.
 func (t *trial) whereabouts(ctx context.Context) error {
 	var users map[string]int
 	err := t.until(ctx, func() (bool, error) {
 		seen, err := t.system.Whereabouts(ctx)
-		same := err == nil && maps.Equal(seen, users)
 		users = seen
-		return same, err
+		return err == nil && maps.Equal(seen, t.load.Sockets()), err
 	})
 	if system.NotServed(err) {
 		return nil

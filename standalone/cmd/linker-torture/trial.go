@@ -161,7 +161,7 @@ func (t *trial) build(ctx context.Context) (string, error) {
 	if err := os.MkdirAll(bin, 0o750); err != nil {
 		return "", err
 	}
-	b := system.Build{Root: root, Race: t.race}
+	b := system.Build{Root: root, Race: t.race, Programs: t.systemConfig().Programs()}
 	if t.bug != "" {
 		if b.Overlay, err = bugs.Overlay(t.bug, root, t.dir); err != nil {
 			return "", err

@@ -81,7 +81,7 @@ func All() []Bug {
 			Edits: []Edit{{
 				File: "connector/internal/downlink/downlink.go",
 				Old:  "if b.Epoch.Before(l.epoch) {",
-				New:  "if b.Epoch.Before(l.epoch) && b.Epoch.Offset < 0 {",
+				New:  "if b.Epoch.Before(l.epoch) && len(b.Items) == 0 {",
 			}},
 		},
 		{

@@ -182,6 +182,8 @@ type Fault struct {
 	// Links says that nothing but ways between domains is touched: no message may be
 	// delivered twice because of that.
 	Links bool `json:"links,omitempty"`
+	// Harmless says that nobody may notice anything: it explains nothing.
+	Harmless bool `json:"harmless,omitempty"`
 	// Moves says that users belong to another domain from now on, so that frames may
 	// be late at any age.
 	Moves bool `json:"moves,omitempty"`

@@ -41,7 +41,7 @@ func (l *Load) connect(ctx context.Context, u *user) (*visit, error) {
 	var err error
 	v.Client, err = client.Connect(ctx, client.Config{
 		URLs: slices.Concat(urls[first:], urls[:first]), AppID: u.app.ID, UserID: u.id,
-		MinPause: goMinPause, MaxPause: maxPause,
+		MinPause: goMinPause, MaxPause: maxPause, Memory: u.memory,
 		Confirmed: func(c client.Confirmation) {
 			v.open()
 			l.confirmed(u, v.session, c.Reference, c.ID)

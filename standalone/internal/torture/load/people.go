@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/linkerhq/linker/pkg/client"
 	"github.com/linkerhq/linker/standalone/internal/torture/history"
 )
 
@@ -33,6 +34,9 @@ type user struct {
 	role   string
 	number int64
 	steady bool // never goes by itself
+	// memory is of the user's Go clients, one after the other: a copy may come to the
+	// next one.
+	memory *client.Memory
 
 	mu    sync.Mutex
 	urls  []string // guarded by mu; of the user's home
@@ -85,7 +89,7 @@ func (l *Load) random(name string) *rand.Rand {
 
 // user makes somebody who is at home in a domain and belongs at one of its connectors.
 func (l *Load) user(app App, d Domain, role string, number int64, place int) *user {
-	u := &user{id: fmt.Sprintf("%s-%d", app.Name, number), app: app, domain: d.Name, role: role, number: number, place: place}
+	u := &user{id: fmt.Sprintf("%s-%d", app.Name, number), app: app, domain: d.Name, role: role, number: number, place: place, memory: client.NewMemory(0)}
 	for _, url := range d.URLs {
 		u.urls = append(u.urls, endpoint(url))
 	}
@@ -102,6 +106,7 @@ type habit struct {
 	patient bool // never gives a connection up by itself
 	twin    bool // has another socket as well
 	late    bool // comes back long after it lost its connection
+	bare    bool // names no features, not even an empty list: it speaks the base protocol
 }
 
 // visits is how long a receiver stays.
@@ -132,6 +137,7 @@ func habits() []habit {
 		{client: history.ClientRaw, visits: restless},
 		{client: history.ClientAck, visits: restless},
 		{client: history.ClientRaw, push: true},
+		{client: history.ClientRaw, visits: restless, bare: true},
 	}
 }
 

@@ -40,7 +40,11 @@ func (l *Load) receiver(u *user, h habit) participant {
 	return r
 }
 
+// features are those of a login; nil: none are named.
 func (h habit) features() []string {
+	if h.bare {
+		return nil
+	}
 	features := []string{}
 	if h.push {
 		features = append(features, featurePush)
@@ -127,7 +131,13 @@ func (k *keeper) take(f *frame) error {
 		}
 		k.fetching.Store(false)
 	case "MISSING_MESSAGES_AVAILABLE":
+		if k.socket.bare {
+			k.socket.strange(f)
+		}
 	case "GO_AWAY":
+		if k.socket.bare {
+			k.socket.strange(f)
+		}
 		select {
 		case k.goAway <- time.Duration(f.Data.ReconnectInMs) * time.Millisecond:
 		default:

@@ -22,7 +22,7 @@ const (
 	echoMost    = 30 * time.Second
 	retryLeast  = 100 * time.Millisecond // after a refusal without a hint
 	answerTime  = 6 * time.Second        // without any answer; then a sender tries another connector
-	nameless    = 0.05                   // share of messages without an id of the client: they cannot be sent again
+	nameless    = 0.33                   // share of messages without an id of the client: they cannot be sent again
 	smallSize   = 400
 	middleSize  = 4 << 10
 )

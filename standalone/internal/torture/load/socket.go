@@ -59,6 +59,7 @@ type socket struct {
 	ws      *websocket.Conn
 	session int64
 	byAck   bool
+	bare    bool // it speaks the base protocol: hints are nothing that it may get
 
 	got   atomic.Int64 // frames that it may want proof of
 	owed  atomic.Int64 // how many there were with the last one that it does want proof of
@@ -75,7 +76,7 @@ func (l *Load) login(ctx context.Context, u *user, client string, features []str
 	ctx, cancel := context.WithTimeout(ctx, loginTime)
 	defer cancel()
 	url := u.url()
-	s := &socket{load: l, user: u, byAck: client == history.ClientAck}
+	s := &socket{load: l, user: u, byAck: client == history.ClientAck, bare: features == nil}
 	ws, response, err := websocket.Dial(ctx, url, &websocket.DialOptions{
 		OnPingReceived: func(context.Context, []byte) bool { s.asked.Store(s.got.Load()); return true },
 	})
@@ -108,7 +109,7 @@ func (s *socket) authenticate(ctx context.Context, features []string) error {
 		AppID    string   `json:"appId"`
 		UserID   string   `json:"userId"`
 		Token    string   `json:"token"`
-		Features []string `json:"features"`
+		Features []string `json:"features,omitzero"` // an empty list is one
 	}{s.user.app.ID, s.user.id, "", features}}
 	if err := s.ws.Write(ctx, websocket.MessageText, encode(request)); err != nil {
 		return fmt.Errorf("write the login: %w", err)

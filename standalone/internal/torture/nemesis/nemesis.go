@@ -34,7 +34,10 @@ const (
 	ServersKill    Kind = "servers-kill"
 	ServersStop    Kind = "servers-stop"
 	ServersRestart Kind = "servers-restart"
+	ServersHang    Kind = "servers-hang"
 	RedisFlush     Kind = "redis-flush"
+
+	Zombie Kind = "zombie"
 
 	DomainKill  Kind = "domain-kill"
 	NetworkKill Kind = "network-kill"
@@ -99,11 +102,13 @@ type action int
 const (
 	actKill action = iota // and start again at the end
 	actStop               // and continue at the end
+	actHang               // and kill, and start again at the end
 	actRestart
 	actFailpoint
 	actLink
 	actFlush
 	actMove
+	actHaunt
 )
 
 // site is what a fault of a kind can hit.
@@ -115,6 +120,7 @@ const (
 	siteMetaserver
 	siteServers // of a domain, or one real server
 	siteRedis
+	sitePlane  // the live plane of a domain
 	siteDomain // all processes of a domain
 	siteNetwork
 	siteLink
@@ -132,6 +138,7 @@ type trait struct {
 	cards  int             // in the deck; 0: only where it is asked for
 	holds  []time.Duration // one of these is how long it lasts
 	rarely time.Duration   // happens at most once in that long, and not in plans of less than half of it; 0: any number of times
+	beside int             // in so many of a hundred steps it happens beside what else does: it disturbs nothing
 }
 
 func seconds(list ...float64) []time.Duration {
@@ -167,7 +174,10 @@ func kinds() []trait {
 		{kind: ServersKill, what: "SIGKILL to the brokers of a domain, all three at once; they are started again after 0.5 to 8 s", act: actKill, site: siteServers, cards: 2, holds: seconds(0.5, 3, 8)},
 		{kind: ServersStop, what: "SIGSTOP to the brokers of a domain for 3 or 8 s", act: actStop, site: siteServers, cards: 2, holds: seconds(3, 8)},
 		{kind: ServersRestart, what: "SIGTERM to the brokers of a domain; they are started again when they have ended", act: actRestart, site: siteServers, cards: 1, holds: seconds(0.5)},
+		{kind: ServersHang, what: "SIGSTOP to the brokers of a domain, SIGKILL 2 s later, as when a machine hangs and is reset; they are started again 1 s after that", act: actHang, site: siteServers, cards: 2, holds: seconds(3)},
 		{kind: RedisFlush, what: "the Redis of a domain is emptied", act: actFlush, site: siteRedis, cards: 2, holds: seconds(0)},
+
+		{kind: Zombie, what: "the torture itself plays a processor of a domain that has slept through the end of its ownership: for 2 s it delivers what nobody has sent", act: actHaunt, site: sitePlane, cards: 1, holds: seconds(2), beside: 60},
 
 		{kind: DomainKill, what: "SIGKILL to everything of a domain, its brokers too; all is started again after 1 to 8 s", act: actKill, site: siteDomain, cards: 1, holds: seconds(1, 8)},
 		{kind: NetworkKill, what: "SIGKILL to everything; all is started again after 1 s", act: actKill, site: siteNetwork, cards: 1, holds: seconds(1), rarely: 100 * time.Second},
@@ -207,6 +217,7 @@ type Shape struct {
 	Standalone string  // the process that is everything; "": none
 	Links      [][2]string
 	Redis      bool // those of the domains can be reached
+	Planes     bool // the live planes of the domains can be reached
 }
 
 // Place is a process that can be hurt.
@@ -225,6 +236,7 @@ type Fault struct {
 	After     time.Duration // since the begin of its step
 
 	processes []string // that are hurt
+	needs     []string // processes without which it cannot be done
 	links     [][2]string
 	move      [2]string // from which domain to which
 	domains   []string  // whose users are concerned; none: everybody

@@ -85,6 +85,8 @@ func (p *planner) possible(t trait) bool {
 		return len(s.Servers) > 0
 	case siteRedis:
 		return s.Redis
+	case sitePlane:
+		return s.Planes
 	case siteDomain, siteNetwork:
 		return s.Metaserver != ""
 	case siteLink, siteLinksOfDomain:
@@ -105,6 +107,7 @@ func (p *planner) step(at time.Duration) (Step, bool) {
 		return Step{}, false
 	}
 	step := Step{At: at, Faults: []Fault{first}}
+	p.besides(&step)
 	if p.random.IntN(100) >= mixture {
 		return step, true
 	}
@@ -115,6 +118,18 @@ func (p *planner) step(at time.Duration) (Step, bool) {
 		step.Faults = append(step.Faults, second)
 	}
 	return step, true
+}
+
+// besides adds to a step what disturbs nothing, if there is time for it.
+func (p *planner) besides(step *Step) {
+	for _, t := range p.traits {
+		if p.random.IntN(100) >= t.beside || step.Faults[0].Kind == t.kind {
+			continue
+		}
+		if f := p.fault(t); step.At+f.Hold <= p.cfg.Length {
+			step.Faults = append(step.Faults, f)
+		}
+	}
 }
 
 // inProportion keeps one fault from being most of a short plan that nobody has chosen
@@ -186,9 +201,14 @@ func (p *planner) fault(t trait) Fault {
 		one(pick(p, s.Servers))
 	case siteStandalone:
 		one(Place{Name: s.Standalone})
-	case siteRedis:
+	case siteRedis, sitePlane:
 		f.Target = pick(p, s.Domains)
 		f.domains = []string{f.Target}
+		for _, place := range s.Servers {
+			if place.Domain == f.Target || place.Domain == "" {
+				f.needs = append(f.needs, place.Name)
+			}
+		}
 	case siteDomain:
 		f.Target = pick(p, s.Domains)
 		f.domains, f.processes = []string{f.Target}, s.processes(f.Target)
@@ -296,6 +316,11 @@ func takesErrors(point failpoint.Point) bool {
 // overlap says whether two faults would get in each other's way.
 func overlap(a, b Fault) bool {
 	for _, name := range a.processes {
+		if slices.Contains(b.processes, name) || slices.Contains(b.needs, name) {
+			return true
+		}
+	}
+	for _, name := range a.needs {
 		if slices.Contains(b.processes, name) {
 			return true
 		}

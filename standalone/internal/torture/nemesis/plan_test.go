@@ -14,7 +14,7 @@ import (
 
 // three is a network of three domains.
 func three() nemesis.Shape {
-	s := nemesis.Shape{Metaserver: "metaserver", Redis: true}
+	s := nemesis.Shape{Metaserver: "metaserver", Redis: true, Planes: true}
 	for n := range 3 {
 		domain := fmt.Sprintf("domain-%02d", n+1)
 		s.Domains = append(s.Domains, domain)

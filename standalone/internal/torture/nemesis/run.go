@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +17,11 @@ const (
 	// frozen is how long a process goes on that stopped itself at a failpoint, before
 	// it is started without: time to do harm with what it believed before.
 	frozen = 3 * time.Second
+	// servesWithin is how long a Redis may take until it serves after its start.
+	servesWithin = 10 * time.Second
+	lookAgain    = 100 * time.Millisecond
+	// hanging is how long what hangs does so until it is killed.
+	hanging = 2 * time.Second
 	// delayOfLinks is what LinkDelay adds each way.
 	delayOfLinks = 200 * time.Millisecond
 	// comeBack is how long a process stays away that has died at a failpoint, at least;
@@ -49,6 +55,8 @@ type System interface {
 	Link(a, b string) (Link, error)
 	Flush(ctx context.Context, domain string) error
 	Move(from, to string) error
+	// Haunt delivers in the name of former owners of a domain's lanes until ctx ends.
+	Haunt(ctx context.Context, domain string) error
 }
 
 // Journal takes what happens.
@@ -146,7 +154,7 @@ func (n *Nemesis) step(ctx context.Context, step Step) {
 			if !sleep(ctx, f.After) {
 				return
 			}
-			number := n.begin(f, len(step.Faults) == 1)
+			number := n.begin(f, step.alone(f))
 			err := n.carryOut(ctx, f, pauses[i])
 			n.end(f, number, err)
 		})
@@ -154,13 +162,21 @@ func (n *Nemesis) step(ctx context.Context, step Step) {
 	running.Wait()
 }
 
+// alone says whether nothing but f disturbs anybody.
+func (s Step) alone(f Fault) bool {
+	return !f.harmless() && len(slices.DeleteFunc(slices.Clone(s.Faults), Fault.harmless)) == 1
+}
+
+// harmless says whether nobody may notice anything of the fault.
+func (f Fault) harmless() bool { return f.Kind == Zombie }
+
 // operation is what the history says of a fault.
 func (f Fault) operation(number int64, end, alone bool) history.Op {
 	t, _ := traitOf(f.Kind) // it is one of them
 	return history.Op{Kind: history.KindFault, Fault: &history.Fault{
 		Number: number, Kind: string(f.Kind), Target: f.target(), End: end, Domains: f.domains, URLs: f.urls,
 		Kill:  f.Kind == ConnectorKill && alone,
-		Links: t.act == actLink, Moves: t.act == actMove,
+		Links: t.act == actLink, Moves: t.act == actMove, Harmless: f.harmless(),
 	}}
 }
 
@@ -203,6 +219,8 @@ func (n *Nemesis) carryOut(ctx context.Context, f Fault, pause time.Duration) er
 		return n.during(ctx, f, Target.Kill, startAgain)
 	case actStop:
 		return n.during(ctx, f, Target.Stop, Target.Continue)
+	case actHang:
+		return n.during(ctx, f, hang, startAgain)
 	case actRestart:
 		return n.during(ctx, f, Target.Terminate, startAgain)
 	case actFailpoint:
@@ -210,7 +228,11 @@ func (n *Nemesis) carryOut(ctx context.Context, f Fault, pause time.Duration) er
 	case actLink:
 		return n.links(ctx, f)
 	case actFlush:
-		return n.system.Flush(ctx, f.Target)
+		return n.flush(ctx, f.Target)
+	case actHaunt:
+		ctx, cancel := context.WithTimeout(ctx, f.Hold)
+		defer cancel()
+		return n.system.Haunt(ctx, f.Target)
 	case actMove:
 		err := n.system.Move(f.move[0], f.move[1])
 		sleep(ctx, f.Hold)
@@ -222,6 +244,14 @@ func (n *Nemesis) carryOut(ctx context.Context, f Fault, pause time.Duration) er
 
 func startAgain(t Target) error { return t.Start("") }
 
+// hang freezes a process, and kills it without ever letting it go on. It takes its
+// time: what waits after it is less by that.
+func hang(t Target) error {
+	err := t.Stop()
+	sleep(context.Background(), hanging)
+	return errors.Join(err, t.Kill())
+}
+
 // during does something to all processes of a fault at once, waits, and undoes it.
 func (n *Nemesis) during(ctx context.Context, f Fault, do, undo func(Target) error) error {
 	var targets []Target
@@ -232,7 +262,11 @@ func (n *Nemesis) during(ctx context.Context, f Fault, do, undo func(Target) err
 		}
 		targets = append(targets, t)
 	}
+	began := time.Now()
 	err := all(targets, do)
+	if f.Kind == ServersHang {
+		f.Hold -= time.Since(began)
+	}
 	sleep(ctx, f.Hold)
 	return errors.Join(err, all(targets, undo))
 }
@@ -276,6 +310,19 @@ func (n *Nemesis) failpoint(ctx context.Context, f Fault, pause time.Duration) e
 		sleep(ctx, frozen)
 	}
 	return errors.Join(err, t.Kill(), t.Start(""))
+}
+
+// flush empties a Redis, which may be on its way back from an earlier fault.
+func (n *Nemesis) flush(ctx context.Context, domain string) error {
+	for began := time.Now(); ; {
+		err := n.system.Flush(ctx, domain)
+		if err == nil || time.Since(began) > servesWithin {
+			return err
+		}
+		if !sleep(ctx, lookAgain) {
+			return nil // nobody needs it any more
+		}
+	}
 }
 
 func (n *Nemesis) links(ctx context.Context, f Fault) error {

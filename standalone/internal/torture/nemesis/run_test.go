@@ -21,6 +21,7 @@ type hurtable struct {
 	links   map[string]*link
 	moved   map[string]string
 	flushed int
+	haunted int
 	ops     []history.Op
 	broken  bool // nothing can be started
 }
@@ -73,6 +74,14 @@ func (h *hurtable) Move(from, to string) error {
 	if delete(h.moved, from); from != to {
 		h.moved[from] = to
 	}
+	return nil
+}
+
+func (h *hurtable) Haunt(ctx context.Context, _ string) error {
+	h.mu.Lock()
+	h.haunted++
+	h.mu.Unlock()
+	<-ctx.Done()
 	return nil
 }
 
@@ -231,8 +240,8 @@ func TestEveryFaultIsWrittenDownAndUndone(t *testing.T) {
 					t.Errorf("%s was seen: %t", d.Kind, seen[string(d.Kind)])
 				}
 			}
-			if h.flushed == 0 || h.links["domain-01domain-02"].times == 0 {
-				t.Error("no flush, or nothing done to a link")
+			if h.flushed == 0 || h.haunted == 0 || h.links["domain-01domain-02"].times == 0 {
+				t.Error("no flush, no zombie, or nothing done to a link")
 			}
 		})
 	}

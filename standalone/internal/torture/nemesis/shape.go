@@ -34,7 +34,7 @@ func ShapeOf(s *system.System) Shape {
 		shape.Servers = append(shape.Servers, Place{Name: server.Name()})
 	}
 	if shape.Standalone == "" {
-		shape.Links, shape.Redis = s.Links(), true
+		shape.Links, shape.Redis, shape.Planes = s.Links(), true, true
 	}
 	return shape
 }
@@ -55,4 +55,9 @@ func (h hurt) Target(name string) (Target, error) {
 
 func (h hurt) Link(a, b string) (Link, error)                 { return h.system.Link(a, b) }
 func (h hurt) Flush(ctx context.Context, domain string) error { return h.system.Flush(ctx, domain) }
-func (h hurt) Move(from, to string) error                     { return h.system.Move(from, to) }
+func (h hurt) Haunt(ctx context.Context, domain string) error {
+	_, err := h.system.Haunt(ctx, domain)
+	return err
+}
+
+func (h hurt) Move(from, to string) error { return h.system.Move(from, to) }

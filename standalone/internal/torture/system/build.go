@@ -14,14 +14,21 @@ type Build struct {
 	Root    string // of the checkout
 	Overlay string // file for go build -overlay; "": none
 	Race    bool   // with the race detector
+	// Programs are the ones to build, as packages relative to the root; nil: all that
+	// any system consists of.
+	Programs []string
 }
 
-// programs are what systems consist of.
-func programs() []string {
-	return []string{"connector/cmd/connector", "processor/cmd/processor", "metaserver/cmd/metaserver", "standalone"}
+// Programs are what the system consists of that a configuration describes, as packages
+// relative to the root of a checkout.
+func (c Config) Programs() []string {
+	if c.Standalone {
+		return []string{"standalone"}
+	}
+	return []string{"connector/cmd/connector", "processor/cmd/processor", "metaserver/cmd/metaserver"}
 }
 
-// Into builds all programs into a directory, with failpoints.
+// Into builds programs into a directory, with failpoints.
 func (b Build) Into(ctx context.Context, dir string) error {
 	args := []string{"build", "-buildvcs=false", "-tags", "failpoints", "-o", dir + string(filepath.Separator)}
 	if b.Overlay != "" {
@@ -30,7 +37,11 @@ func (b Build) Into(ctx context.Context, dir string) error {
 	if b.Race {
 		args = append(args, "-race")
 	}
-	for _, program := range programs() {
+	programs := b.Programs
+	if programs == nil {
+		programs = append(Config{}.Programs(), Config{Standalone: true}.Programs()...)
+	}
+	for _, program := range programs {
 		args = append(args, "./"+program)
 	}
 	command := exec.CommandContext(ctx, "go", args...)

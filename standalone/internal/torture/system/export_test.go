@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+
+	"github.com/linkerhq/linker/pkg/delivery"
 )
 
 // NewProcess returns a process that runs any program, for tests.
@@ -65,3 +67,6 @@ func (s *System) Secret() (string, error) {
 	}
 	return s.secrets[0], nil
 }
+
+// HauntedItems is what a zombie makes of what it hears.
+func HauntedItems(items []delivery.Item) []delivery.Item { return hauntedItems(items) }

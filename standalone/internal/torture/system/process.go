@@ -46,6 +46,7 @@ type Process struct {
 	path    string
 	args    []string
 	environ []string
+	always  string            // as LINKER_FAILPOINTS takes it: what fails in every life; none of it ends the process
 	log     string            // the file of what it says
 	report  func(text string) // is told what should not have happened
 
@@ -71,7 +72,8 @@ func (p *Process) Domain() string { return p.domain }
 func (p *Process) Log() string { return p.log }
 
 // Start starts the process, unless it runs; it does not wait until it serves. With
-// failpoints, as LINKER_FAILPOINTS takes them, it may end by itself.
+// failpoints, as LINKER_FAILPOINTS takes them, beside those of every life, it may end
+// by itself.
 func (p *Process) Start(failpoints string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -85,8 +87,8 @@ func (p *Process) Start(failpoints string) error {
 	defer func() { _ = log.Close() }() // the process has it
 	cmd := exec.CommandContext(context.Background(), p.path, p.args...)
 	cmd.Env = slices.Clone(p.environ)
-	if failpoints != "" {
-		cmd.Env = append(cmd.Env, failpoint.Variable+"="+failpoints)
+	if armed := strings.Trim(failpoints+","+p.always, ","); armed != "" {
+		cmd.Env = append(cmd.Env, failpoint.Variable+"="+armed)
 	}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = ownGroup()

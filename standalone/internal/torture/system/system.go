@@ -26,6 +26,9 @@ const (
 	connectorsEach = 2
 	processorsEach = 2
 
+	// drainSpread is over which a connector sends its clients away that is told to end.
+	drainSpread = "2s"
+
 	// The ports of a block. standalone has those of each domain 100 above those of the
 	// one before, which is the length of a block.
 	portMeta      = 0
@@ -211,7 +214,7 @@ func (s *System) list() {
 	meta := "http://" + at(0, portMeta)
 	if s.cfg.Standalone {
 		port := func(n int) string { return fmt.Sprint(s.ports.port(0, n)) }
-		p := &Process{name: "standalone", role: Standalone, ready: meta + "/readyz"}
+		p := &Process{name: "standalone", role: Standalone, ready: meta + "/readyz", always: Always()}
 		for n := range s.names {
 			p.http = append(p.http, "http://"+at(n, portProcessor)) // which tells those of the connector as well
 		}
@@ -238,15 +241,15 @@ func (s *System) list() {
 			name, http := fmt.Sprintf("%s/processor-%d", domain, i+1), at(n, portProcessor+i)
 			s.add(&Process{
 				name: name, role: Processor, domain: domain, http: []string{"http://" + http}, ready: "http://" + http + "/readyz",
-				environ: []string{"LINKER_META_TOKEN=" + s.metaToken, "LINKER_HTTP_TOKEN=" + s.httpToken},
+				environ: []string{"LINKER_META_TOKEN=" + s.metaToken, "LINKER_HTTP_TOKEN=" + s.httpToken}, always: Always(),
 			}, "processor", append(common(name), "--http-listen", http, "--mailbox-url", s.on(n).MongoDB)...)
 		}
 		for i := range connectorsEach {
 			name, first := fmt.Sprintf("%s/connector-%d", domain, i+1), portConnector+3*i
 			s.add(&Process{
 				name: name, role: Connector, domain: domain, http: []string{"http://" + at(n, first+2)}, ready: "http://" + at(n, first+2) + "/readyz",
-				environ: []string{"LINKER_META_TOKEN=" + s.metaToken},
-			}, "connector", append(common(name), "--listen", at(n, first), "--link-listen", at(n, first+1), "--http-listen", at(n, first+2))...)
+				environ: []string{"LINKER_META_TOKEN=" + s.metaToken}, always: Always(),
+			}, "connector", append(common(name), "--listen", at(n, first), "--link-listen", at(n, first+1), "--http-listen", at(n, first+2), "--drain-spread", drainSpread)...)
 		}
 	}
 }

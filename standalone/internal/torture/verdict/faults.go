@@ -62,6 +62,9 @@ func (c *check) fault(op *history.Op) {
 	}
 	f.count++
 	kind.count++
+	if op.Fault.Harmless {
+		return
+	}
 	if f.first == 0 {
 		f.first = max(op.At, 1)
 	}

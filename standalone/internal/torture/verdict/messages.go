@@ -239,9 +239,9 @@ func (c *check) deliveredReliable(op *history.Op, m *message, r *recipient, s *s
 		return
 	}
 	counts.TwiceRaw++
-	if s.client == history.ClientGo && slices.ContainsFunc(r.copies, func(a arrival) bool { return a.session == s }) {
+	if s.client == history.ClientGo && slices.ContainsFunc(r.copies, func(a arrival) bool { return a.session.client == history.ClientGo }) {
 		counts.TwiceClient++
-		c.violated(I2, op.At, m.subject(), "%s/%d came to %s twice through one Go client", op.From, op.N, op.User)
+		c.violated(I2, op.At, m.subject(), "%s/%d came to %s twice through Go clients with one memory", op.From, op.N, op.User)
 		return
 	}
 	if !c.explained(op, m, r, s) {

@@ -23,6 +23,9 @@ import (
 // and owns it. Trying again is of no use before the lane has been loaded again.
 var ErrLaneTaken = errors.New("another process has taken the lane over")
 
+// ErrNoRoom says that the store has no room for more rows; deletions make some.
+var ErrNoRoom = errors.New("the store has no room for more rows")
+
 // Row is one stored message of one target.
 type Row struct {
 	// To is the target: a user id, or any other name that is not empty, such as

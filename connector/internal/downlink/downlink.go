@@ -189,6 +189,9 @@ func (d *Downlink) deliver(l *lane, it *delivery.Item, to delivery.Target) (urge
 	}
 	switch verdict {
 	case session.Gone:
+		if s != nil {
+			l.answers.add(s, true, false) // its last proofs come first
+		}
 		l.answers.addGone(to.Session)
 		return true
 	case session.Gap:

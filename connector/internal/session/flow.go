@@ -39,12 +39,13 @@ func (s *Session) Finish(size int, reply []byte) {
 	if s.flow.paused && s.roomLocked() {
 		signal(s.resume)
 	}
-	settled := s.state == ended && s.flow.count == 0
+	if reply != nil {
+		// In one step with the count: the close frame waits for the last of them.
+		s.answerLocked(reply)
+	}
+	wake := reply != nil || s.state == ended && s.flow.count == 0
 	s.mu.Unlock()
-	switch {
-	case reply != nil:
-		s.Reply(reply)
-	case settled:
+	if wake {
 		signal(s.wake)
 	}
 }

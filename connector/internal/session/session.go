@@ -238,11 +238,15 @@ func (s *Session) Admit(reply []byte) {
 // After the end it is dropped, unless the close frame waits for it.
 func (s *Session) Reply(frame []byte) {
 	s.mu.Lock()
+	s.answerLocked(frame)
+	s.mu.Unlock()
+	signal(s.wake)
+}
+
+func (s *Session) answerLocked(frame []byte) {
 	if s.state != ended || s.orderlyLocked() && !s.parted {
 		s.replyLocked(frame)
 	}
-	s.mu.Unlock()
-	signal(s.wake)
 }
 
 func (s *Session) replyLocked(frame []byte) {
@@ -258,12 +262,12 @@ func (s *Session) Deliver(it *delivery.Item, to delivery.Target) (verdict Verdic
 		s.mu.Unlock()
 		return Gone, false
 	case s.state == ended:
-		orderly := s.orderlyLocked()
+		parting := s.orderlyLocked() && len(s.ledger.open) > 0
 		s.mu.Unlock()
-		if orderly {
+		if parting {
 			return Parting, false
 		}
-		return Gone, false
+		return Gone, false // what it had is proved: another session may get the next
 	}
 	if it.Kind == delivery.KindFast {
 		s.pushFastLocked(it)

@@ -59,7 +59,7 @@ func (l *Lane) Committed() int64 { return l.committed.Load() }
 // Healthy says whether the coordinator has, within half a session (3 s) on the
 // monotonic and on the wall clock, answered a heartbeat or commit of this
 // process in the generation that owns the lane. Age counts from when the
-// request was sent; heartbeats go out every second. When it says false, another
+// request was sent; heartbeats go out several times in that. When it says false, another
 // process may own the lane: do nothing that cannot be fenced, give the lane up.
 func (l *Lane) Healthy() bool { return l.membership.alive() }
 
@@ -220,7 +220,7 @@ func (l *Lane) Commit(ctx context.Context, next int64) error {
 			}
 		}
 		l.metrics.unsure.Inc()
-		if ctx.Err() != nil { // which the library reports in several ways
+		if ctx.Err() != nil && !errors.Is(err, ErrFenced) { // which the library reports in several ways
 			err = errors.Join(ctx.Err(), err)
 		}
 		return fmt.Errorf("commit %d of lane %d: %w", next, l.number, err)

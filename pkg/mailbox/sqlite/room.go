@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/linkerhq/linker/pkg/internal/disk"
 	"github.com/linkerhq/linker/pkg/mailbox"
@@ -39,7 +40,7 @@ func (s *Store) room(rows []mailbox.Row) error {
 	}
 	err := disk.Mailbox.Check(s.dir, wanted)
 	if errors.Is(err, disk.ErrLow) {
-		return err
+		return fmt.Errorf("%w: %w", mailbox.ErrNoRoom, err)
 	}
 	return nil // a disk that cannot be looked at: the write itself will tell
 }

@@ -264,11 +264,15 @@ func (s *State) rowsExpired(e *RowsExpired, fx *Effects) {
 		if row.Proved {
 			continue
 		}
-		s.metrics.expired.Inc()
 		reason := string(wire.CodeExpired)
-		if _, err := envelope.Decode(row.Record); err != nil {
+		env, err := envelope.Decode(row.Record)
+		switch {
+		case err != nil:
 			reason = reasonUndecodable
+		case !env.Kind.Deliverable():
+			continue // windows, which are no message
 		}
+		s.metrics.expired.Inc()
 		fx.Bury = append(fx.Bury, Burial{Offset: noOffset, User: ident.UserID(row.To), Record: row.Record, Reason: reason})
 	}
 	clear(s.touched)

@@ -44,11 +44,11 @@ type State struct {
 	waiting   []*item          // unsettled, in the order taken: the next ones to spill
 	catching  map[*target]bool // behind, with room in their windows
 	fast      map[uint64]fastWait
-	fastOld   map[uint64]fastWait // those of the minute before
-	fastTurn  time.Time           // when fast was begun
-	fastHigh  map[uint64]uint64   // the highest number seen of each publisher of FAST messages
-	token     uint64              // the last one given to a FAST message
-	serial    uint64              // the last one given to a Read or Count
+	fastOld   map[uint64]fastWait  // those of the minute before
+	fastTurn  time.Time            // when fast was begun
+	fastHigh  map[publisher]uint64 // the highest number seen of each publisher of FAST messages
+	token     uint64               // the last one given to a FAST message
+	serial    uint64               // the last one given to a Read or Count
 	dead      map[ident.Connector]bool
 	heard     map[ident.Connector]bool  // have told their sessions to this owner
 	lists     map[ident.Connector]*list // of which parts are missing
@@ -216,7 +216,7 @@ func New(cfg Config, metrics *Metrics, now time.Time) *State {
 		catching: map[*target]bool{},
 		fast:     map[uint64]fastWait{},
 		fastTurn: now,
-		fastHigh: map[uint64]uint64{},
+		fastHigh: map[publisher]uint64{},
 		dead:     map[ident.Connector]bool{},
 		heard:    map[ident.Connector]bool{},
 		usages:   map[ident.UserID]*usage{},

@@ -389,18 +389,27 @@ func (s *State) fastArrived(e *envelope.Envelope, fx *Effects) {
 	}
 }
 
+// publisher is who has numbered a FAST record, and for whom. The numbers of one stream are
+// in order for each sender only: a domain on the way, whose lanes are others, shares its
+// senders out among them.
+type publisher struct {
+	stream uint64
+	from   ident.UserID
+}
+
 // overtaken says whether a FAST record comes behind newer ones of its publisher, or a
 // second time: it was stuck on a road or in a server, and comes out of order or not at all.
 func (s *State) overtaken(e *envelope.Envelope) bool {
 	if e.Stream == 0 || len(e.To) == 0 {
 		return false
 	}
-	high, known := s.fastHigh[e.Stream]
+	from := publisher{e.Stream, e.From}
+	high, known := s.fastHigh[from]
 	if n := e.To[0].N; n > high {
 		if !known && len(s.fastHigh) >= maxPublishers {
 			clear(s.fastHigh)
 		}
-		s.fastHigh[e.Stream] = n
+		s.fastHigh[from] = n
 		return false
 	}
 	return true

@@ -355,6 +355,8 @@ func TestFastComesInOrderOrNotAtAll(t *testing.T) {
 	m := msg("A-2", "A-1", 1, false)
 	m.Stream++
 	b.want("of another publisher", b.step(&custody.FastArrived{Envelope: &m}), "fast 7 m1 token 0")
+	other := msg("A-3", "A-1", 2, false) // a domain on the way has other lanes, where they part
+	b.want("of another sender whose connector has numbered it with those", b.step(&custody.FastArrived{Envelope: &other}), "fast 7 m2 token 0")
 }
 
 func TestFastIsDeliveredToWhoIsThereAndProvedOnlyForAConfirmation(t *testing.T) {

@@ -360,6 +360,7 @@ func (c *committer) commit(low int64) error {
 			if err != nil {
 				return err
 			}
+			c.offset = c.lane.Committed() // one that was not known to succeed is made again
 		default:
 			return nil
 		}

@@ -184,10 +184,12 @@ func (q *storeQueue) run(ctx context.Context, stop context.CancelCauseFunc) {
 // leave gives what a job could not read to the next one, after a pause: what one
 // user's rows do not let through must not hold up everybody else's.
 func (q *storeQueue) leave(ctx context.Context, j *storeJob) bool {
-	if j.asked.empty() {
+	if j.asked.empty() && len(j.put) == 0 {
 		return true
 	}
 	q.add(func(next *storeJob) {
+		next.put = append(j.put, next.put...)
+		next.proved = append(j.proved, next.proved...)
 		j.asked.append(&next.asked)
 		next.asked = j.asked
 	})
@@ -202,13 +204,18 @@ func (q *storeQueue) leave(ctx context.Context, j *storeJob) bool {
 // do carries one job out. Every write is repeated until the store has done it; false
 // means that ctx ended before. Reads that were in vain stay in the job.
 func (q *storeQueue) do(ctx context.Context, j *storeJob) bool {
-	for rows := j.put; len(rows) > 0; {
-		n := min(len(rows), maxPutRows)
-		if !q.put(ctx, rows[:n]) {
+	for len(j.put) > 0 {
+		n := min(len(j.put), maxPutRows)
+		ok, room := q.put(ctx, j.put[:n])
+		if !ok {
 			return false
 		}
-		rows = rows[n:]
+		if !room {
+			break
+		}
+		j.put = j.put[n:]
 	}
+	later, proved := j.behindPuts()
 	steps := []struct {
 		name string
 		run  func(context.Context) error
@@ -235,6 +242,10 @@ func (q *storeQueue) do(ctx context.Context, j *storeJob) bool {
 		}
 	}
 	attempts := 0
+	defer func() {
+		j.asked.append(&later)
+		j.proved = proved
+	}()
 	return q.repeat(ctx, "read rows", func(ctx context.Context) error {
 		attempts++
 		err := q.read(ctx, j)
@@ -244,6 +255,36 @@ func (q *storeQueue) do(ctx context.Context, j *storeJob) bool {
 		}
 		return err
 	})
+}
+
+// behindPuts takes off the job what concerns targets whose rows have found no room: what is
+// read, or deleted as a whole, has to show all that was stored before. It goes with the
+// next job.
+func (j *storeJob) behindPuts() (later questions, proved []custody.ProvedRows) {
+	if len(j.put) == 0 {
+		return later, nil
+	}
+	full := map[string]bool{}
+	for i := range j.put {
+		full[j.put[i].To] = true
+	}
+	j.asked.reads, later.reads = part(j.asked.reads, func(r custody.Read) bool { return full[r.Query.To] })
+	j.asked.counts, later.counts = part(j.asked.counts, func(c custody.Count) bool { return full[c.Query.To] })
+	j.asked.usages, later.usages = part(j.asked.usages, func(u ident.UserID) bool { return full[string(u)] })
+	j.proved, proved = part(j.proved, func(p custody.ProvedRows) bool { return full[p.To] })
+	return later, proved
+}
+
+// part splits a list, which it does not change.
+func part[T any](list []T, waits func(T) bool) (now, later []T) {
+	for _, e := range list {
+		if waits(e) {
+			later = append(later, e)
+		} else {
+			now = append(now, e)
+		}
+	}
+	return now, later
 }
 
 func some[T any](list []T, run func() error) error {
@@ -288,22 +329,31 @@ func (q *storeQueue) complain(what string, err error) {
 	}
 }
 
-func (q *storeQueue) put(ctx context.Context, rows []mailbox.Row) bool {
-	ok := q.repeat(ctx, "store rows", func(ctx context.Context) error {
-		if err := q.store.Put(ctx, rows); err != nil {
+// put stores rows. room is false if the store has none for them: what makes some goes on.
+func (q *storeQueue) put(ctx context.Context, rows []mailbox.Row) (ok, room bool) {
+	room = true
+	ok = q.repeat(ctx, "store rows", func(ctx context.Context) error {
+		err := q.store.Put(ctx, rows)
+		if errors.Is(err, mailbox.ErrNoRoom) {
+			q.metrics.storeFailed.Inc()
+			q.complain("store rows", err)
+			room = false
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 		return failpoint.Hit(failpoint.LaneAfterStore)
 	})
-	if !ok {
-		return false
+	if !ok || !room {
+		return ok, room
 	}
 	keys := make([]mailbox.Key, len(rows))
 	for i := range rows {
 		keys[i] = mailbox.Key{To: rows[i].To, Pos: rows[i].Pos, ID: rows[i].ID}
 	}
 	q.inbox.put(&custody.Stored{Keys: keys})
-	return true
+	return true, true
 }
 
 func (q *storeQueue) remove(ctx context.Context, keys []mailbox.Key) error {

@@ -304,8 +304,11 @@ func (w *Windows) TakeNumber(user ident.UserID, streamID, n uint64, offset int64
 // TakeID notes that an id was read for a user at an offset, and says whether it
 // was remembered.
 func (w *Windows) TakeID(user ident.UserID, id ident.MessageID, offset int64, now time.Time) (duplicate bool) {
-	if now.Sub(w.period) >= w.idsFor {
+	if still := now.Sub(w.period); still >= w.idsFor {
 		w.ids[1], w.ids[0] = w.ids[0], map[idKey]struct{}{}
+		if still >= 2*w.idsFor { // nothing has come for so long
+			clear(w.ids[1])
+		}
 		w.period = now
 	}
 	key := idKey{user, id}

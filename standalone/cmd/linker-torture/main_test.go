@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +19,7 @@ import (
 	"github.com/linkerhq/linker/standalone/internal/torture/bugs"
 	"github.com/linkerhq/linker/standalone/internal/torture/history"
 	"github.com/linkerhq/linker/standalone/internal/torture/system"
+	"github.com/linkerhq/linker/standalone/internal/torture/verdict"
 )
 
 // asProgram is a variable of the environment that makes a test the program.
@@ -93,31 +96,119 @@ func TestTheWholeOfItKeepsEveryPromise(t *testing.T) {
 	}
 }
 
-// TestSeededBugsAreFound runs the whole of it for each bug, until one run finds it, at
-// most three times. It takes half an hour.
-//
-//nolint:paralleltest // each run wants the machine for itself
-func TestSeededBugsAreFound(t *testing.T) {
-	if os.Getenv("LINKER_TEST_BUGS") == "" {
-		t.Skip("takes half an hour: set LINKER_TEST_BUGS")
+// trialOf is one short run, with faults that fit what it is to find.
+type trialOf struct {
+	domains string
+	faults  string
+}
+
+// The runs for seeded bugs: each is clean without one.
+func killed() trialOf      { return trialOf{"2", "connector-kill,processor-kill,zombie"} }
+func brokersLost() trialOf { return trialOf{"2", "servers-hang,servers-kill"} }
+func linksLost() trialOf   { return trialOf{"3", "link-deaf,link-pull,link-cut"} }
+
+// seeded are the bugs: in which run each is found, and what it has to break.
+func seeded() map[string]struct {
+	trial trialOf
+	broke []verdict.Invariant // one of them, whatever else is broken
+} {
+	return map[string]struct {
+		trial trialOf
+		broke []verdict.Invariant
+	}{
+		"settle-before-proof":  {killed(), []verdict.Invariant{verdict.I1, verdict.I8}},
+		"commit-before-settle": {killed(), []verdict.Invariant{verdict.I1, verdict.I11}},
+		"acks-none":            {brokersLost(), []verdict.Invariant{verdict.I1}},
+		"delete-before-proof":  {killed(), []verdict.Invariant{verdict.I1, verdict.I8}},
+		"no-epoch-check":       {killed(), []verdict.Invariant{verdict.I2, verdict.I3, verdict.I6}},
+		"live-while-rows-wait": {killed(), []verdict.Invariant{verdict.I4}},
+		"duplicates-not-known": {linksLost(), []verdict.Invariant{verdict.I2, verdict.I3}},
 	}
-	for _, bug := range bugs.Names() {
-		t.Run(bug, func(t *testing.T) {
-			for attempt := range 3 {
-				code, stdout, stderr := call("--bug", bug, "--duration", "90s", "--seed", fmt.Sprint(attempt+1))
-				switch code {
-				case exitViolated:
-					lines := strings.Split(strings.TrimSpace(stdout), "\n")
-					t.Logf("found with seed %d: %s", attempt+1, strings.Join(lines[max(0, len(lines)-4):], "; "))
-					return
-				case exitKept:
-				default:
-					t.Fatalf("exit code %d\n%s", code, stderr)
-				}
+}
+
+// judged runs it with the programs of a directory, and returns what was broken, and
+// what it said.
+func (run trialOf) judged(t *testing.T, bin string, seed int) (map[verdict.Invariant]int64, string) {
+	t.Helper()
+	code, stdout, stderr := call("--bin", bin, "--json", "--seed", fmt.Sprint(seed), "--dir", filepath.Join(t.TempDir(), "run"),
+		"--duration", "25s", "--gap", "1s", "--rate", "100", "--fast-rate", "20", "--domains", run.domains, "--faults", run.faults)
+	var report struct {
+		Broken     map[verdict.Invariant]int64 `json:"broken"`
+		Violations json.RawMessage             `json:"violations"`
+	}
+	if err := json.Unmarshal([]byte(stdout), &report); err != nil || code == exitFailed || (code == exitKept) != (len(report.Broken) == 0) {
+		t.Fatalf("exit code %d, %v\n%s\n%.3000s", code, err, stderr, stdout)
+	}
+	return report.Broken, string(report.Violations)
+}
+
+// attempts is how many runs may miss a bug: what goes wrong is often a matter of
+// milliseconds.
+const attempts = 3
+
+// TestSeededBugsAreFound builds each mistake into the programs and runs them: what it
+// breaks must be found. The same runs with the programs as they are must find nothing.
+func TestSeededBugsAreFound(t *testing.T) { //nolint:paralleltest // the others wait, so that these runs have the machine
+	if os.Getenv("LINKER_TEST_BUGS") == "" {
+		t.Skip("takes five minutes: set LINKER_TEST_BUGS")
+	}
+	clean := programs(t)
+	for _, run := range []trialOf{killed(), brokersLost(), linksLost()} {
+		t.Run("none in "+run.faults, func(t *testing.T) {
+			t.Parallel()
+			if broken, said := run.judged(t, clean, 1); len(broken) > 0 {
+				t.Errorf("got %v\n%s", broken, said)
 			}
-			t.Error("it was not found")
 		})
 	}
+	expected := seeded()
+	for _, bug := range bugs.All() {
+		t.Run(bug.Name, func(t *testing.T) {
+			t.Parallel()
+			want, known := expected[bug.Name]
+			if !known {
+				t.Fatal("nobody says what it breaks")
+			}
+			bin := buildBug(t, bug, clean)
+			for seed := range attempts {
+				broken, _ := want.trial.judged(t, bin, seed+1)
+				t.Logf("seed %d: %v", seed+1, broken)
+				if slices.ContainsFunc(want.broke, func(i verdict.Invariant) bool { return broken[i] > 0 }) {
+					return
+				}
+			}
+			t.Errorf("none of %v was broken", want.broke)
+		})
+	}
+}
+
+// buildBug builds the programs that a bug touches, and takes the others from a
+// directory of clean ones.
+func buildBug(t *testing.T, bug bugs.Bug, clean string) string {
+	t.Helper()
+	root, err := system.Root(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := system.Build{Root: root}
+	if b.Overlay, err = bugs.Overlay(bug.Name, root, t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	for _, program := range (system.Config{}).Programs() {
+		module, _, _ := strings.Cut(program, "/")
+		if slices.ContainsFunc(bug.Edits, func(e bugs.Edit) bool {
+			return strings.HasPrefix(e.File, module+"/") || strings.HasPrefix(e.File, "pkg/")
+		}) {
+			b.Programs = append(b.Programs, program)
+		} else if err := os.Symlink(filepath.Join(clean, filepath.Base(program)), filepath.Join(bin, filepath.Base(program))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Into(t.Context(), bin); err != nil {
+		t.Fatal(err)
+	}
+	return bin
 }
 
 // write writes a history and returns its file.

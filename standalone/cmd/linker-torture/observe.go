@@ -18,7 +18,7 @@ const (
 	settleTime   = 20 * time.Second // for what is done now and then: commits, the places of users
 	askAgain     = 500 * time.Millisecond
 
-	muchHeap    = 32 << 20 // more than when warm
+	muchHeap    = 60 << 20 // more than when warm; a verdict allows a bit more
 	collectTime = 130 * time.Second
 	collectLook = 5 * time.Second
 )

@@ -51,15 +51,16 @@ func All() []Bug {
 		},
 		{
 			Name: "acks-none",
-			What: "the log's acknowledgement is not waited for",
+			What: "what was sent to the log counts as written, whether it has acknowledged that or not",
 			Edits: []Edit{{
 				File: "pkg/broker/kafka/producer.go",
-				Old:  "RequiredAcks: kafka.RequireAll",
-				New:  "RequiredAcks: kafka.RequireNone",
+				Old:  "	if err != nil {\n		return 0, err\n	}\n	if err := failpoint.Hit(",
+				New: "	if dial := new(net.OpError); err != nil && errors.As(err, &dial) && dial.Op == \"dial\" {\n		return 0, err\n	}\n" +
+					"	if err != nil {\n		return 0, nil\n	}\n	if err := failpoint.Hit(",
 			}, {
 				File: "pkg/broker/kafka/producer.go",
-				Old:  "	return res.BaseOffset, res.Error\n",
-				New:  "	if res == nil {\n		return 0, nil\n	}\n	return res.BaseOffset, res.Error\n",
+				Old:  "	\"log/slog\"\n",
+				New:  "	\"log/slog\"\n	\"net\"\n",
 			}},
 		},
 		{

@@ -106,6 +106,7 @@ type habit struct {
 	patient bool // never gives a connection up by itself
 	twin    bool // has another socket as well
 	late    bool // comes back long after it lost its connection
+	dozes   bool // now and then does not read for a while, and so proves nothing
 	bare    bool // names no features, not even an empty list: it speaks the base protocol
 }
 
@@ -121,7 +122,7 @@ const (
 // habits of receivers, in turn.
 func habits() []habit {
 	return []habit{
-		{client: history.ClientRaw, push: true, patient: true},
+		{client: history.ClientRaw, push: true, patient: true, dozes: true},
 		{client: history.ClientAck, push: true},
 		{client: history.ClientGo, push: true},
 		{client: history.ClientRaw},

@@ -17,6 +17,9 @@ const (
 	watchEvery  = 3 * time.Second
 	lateLeast   = 15 * time.Second // before a bystander comes back: longer than it takes to be announced as gone
 	lateMost    = 18 * time.Second
+	dozeOften   = 25 // one in so many frames is read late by those who doze
+	dozeLeast   = 200 * time.Millisecond
+	dozeMost    = 1500 * time.Millisecond
 	visitLeast  = 2 * time.Second
 	visitMost   = 8 * time.Second
 	absentLeast = 4 * time.Second
@@ -93,10 +96,14 @@ func (r *receiver) away(ctx context.Context, broke bool) {
 // who goes leaves in an orderly way.
 func (r *receiver) serve(ctx context.Context, s *socket) (broke bool) {
 	reading, cancel := context.WithCancel(ctx)
-	k := &keeper{receiver: r, socket: s, goAway: make(chan time.Duration, 1), random: rand.New(rand.NewPCG(r.random.Uint64(), 0))}
+	k := &keeper{receiver: r, socket: s, goAway: make(chan time.Duration, 1), random: rand.New(rand.NewPCG(r.random.Uint64(), 0)), dozing: rand.New(rand.NewPCG(r.random.Uint64(), 1))}
 	var keeping sync.WaitGroup
 	keeping.Go(func() { k.run(reading) })
-	err := s.each(reading, k.take)
+	err := s.each(reading, func(f *frame) error {
+		err := k.take(f)
+		k.doze(reading)
+		return err
+	})
 	cancel()
 	keeping.Wait()
 	s.closed(k.how, err)
@@ -109,6 +116,7 @@ type keeper struct {
 	socket *socket
 	goAway chan time.Duration // capacity 1, never closed; what does not fit was said before
 	random *rand.Rand         // owned by run
+	dozing *rand.Rand         // owned by the reader
 
 	fetching atomic.Bool
 
@@ -201,6 +209,14 @@ func (k *keeper) run(ctx context.Context) {
 
 func (k *keeper) leave() {
 	k.how = k.socket.leave()
+}
+
+// doze now and then keeps the reader from reading: what comes then waits in the
+// buffers of the system, and is not received. Called by the reader.
+func (k *keeper) doze(ctx context.Context) {
+	if k.habit.dozes && !k.load.staying.over() && k.dozing.IntN(dozeOften) == 0 {
+		pause(ctx, between(k.dozing, dozeLeast, dozeMost), k.load.staying.done)
+	}
 }
 
 // ask fetches, unless a fetch is under way.

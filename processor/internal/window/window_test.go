@@ -61,6 +61,9 @@ func TestIDsAreRememberedForTheirTimeAndNotForEver(t *testing.T) {
 	if w.TakeID(user, id, 4, start.Add(31*time.Minute)) {
 		t.Error("an id was remembered after twice its time")
 	}
+	if w.TakeID(user, ident.MessageID{2}, 5, start.Add(2*time.Hour)) {
+		t.Error("an id was remembered for as long as nothing came")
+	}
 }
 
 func TestWhatIsSavedIsExactForTheSettledOffsetsAndNothingElse(t *testing.T) {

@@ -117,6 +117,45 @@ func TestOneLongCutOfAllLinksIsInFiveMinutesAndNoneInOne(t *testing.T) {
 	}
 }
 
+func TestAMinuteHasSeveralZombies(t *testing.T) {
+	t.Parallel()
+	sum, seeds := 0, 50
+	for seed := range uint64(seeds) {
+		for _, step := range plan(t, nemesis.Config{Seed: seed, Length: 50 * time.Second, Shape: three()}) {
+			for _, f := range step.Faults {
+				if f.Kind == nemesis.Zombie {
+					sum++
+				}
+			}
+		}
+	}
+	if sum < 2*seeds {
+		t.Errorf("%d in %d minutes", sum, seeds)
+	}
+}
+
+func TestNothingIsEmptiedThatIsDown(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(30) {
+		steps := plan(t, nemesis.Config{Seed: seed, Length: 10 * time.Minute, Shape: three(), Kinds: []nemesis.Kind{nemesis.RedisFlush, nemesis.ServersKill, nemesis.DomainKill}})
+		for _, step := range steps {
+			var flushed, down []string
+			for _, f := range step.Faults {
+				if domain, _, _ := strings.Cut(f.Target, "/"); f.Kind == nemesis.RedisFlush {
+					flushed = append(flushed, domain)
+				} else {
+					down = append(down, domain)
+				}
+			}
+			for _, domain := range flushed {
+				if slices.Contains(down, domain) {
+					t.Fatalf("seed %d: %v", seed, step.Faults)
+				}
+			}
+		}
+	}
+}
+
 func TestOnlyWhatIsAskedForHappens(t *testing.T) {
 	t.Parallel()
 	kinds, err := nemesis.Parse("link, connector-kill,range-move")

@@ -121,6 +121,27 @@ func TestEveryViolationIsFound(t *testing.T) {
 			s.fault(history.Fault{Number: 1, Kind: "link-cut", Links: true, End: true})
 			s.deliver("ANZ-1", n, "ANZ-3")
 		}},
+		"twice because of what nobody may notice": {want: verdict.I3, tell: func(s *story) {
+			s.fault(history.Fault{Number: 1, Kind: "zombie", Harmless: true})
+			n := s.message("ANZ-1", "ANZ-3")
+			s.deliver("ANZ-1", n, "ANZ-3")
+			s.fault(history.Fault{Number: 1, Kind: "zombie", Harmless: true, End: true})
+		}},
+		"FAST lost beside what nobody may notice": {want: verdict.I12, tell: func(s *story) {
+			s.fault(history.Fault{Number: 1, Kind: "zombie", Harmless: true})
+			s.send("ANZ-8", history.Op{Feature: history.FeatureFast}, "ANZ-3")
+			s.wait(6 * second)
+			s.fault(history.Fault{Number: 1, Kind: "zombie", Harmless: true, End: true})
+		}},
+		"a message that nobody has sent": {want: verdict.I6, tell: func(s *story) {
+			s.deliver("ANZ-1", 1<<25+1, "ANZ-3")
+		}},
+		"twice through two Go clients with one memory": {want: verdict.I2, tell: func(s *story) {
+			n := s.message("ANZ-1", "ANZ-7")
+			s.logout("ANZ-7", 0)
+			s.login("ANZ-7", history.ClientGo, "push")
+			s.deliver("ANZ-1", n, "ANZ-7")
+		}},
 		"twice long after a fault": {want: verdict.I3, tell: func(s *story) {
 			s.fault(history.Fault{Number: 1, Kind: "connector-kill"})
 			s.fault(history.Fault{Number: 1, Kind: "connector-kill", End: true})

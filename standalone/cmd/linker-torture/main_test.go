@@ -98,14 +98,15 @@ func TestTheWholeOfItKeepsEveryPromise(t *testing.T) {
 
 // trialOf is one short run, with faults that fit what it is to find.
 type trialOf struct {
-	domains string
-	faults  string
+	domains  string
+	duration string
+	faults   string
 }
 
 // The runs for seeded bugs: each is clean without one.
-func killed() trialOf      { return trialOf{"2", "connector-kill,processor-kill,zombie"} }
-func brokersLost() trialOf { return trialOf{"2", "servers-hang,servers-kill"} }
-func linksLost() trialOf   { return trialOf{"3", "link-deaf,link-pull,link-cut"} }
+func killed() trialOf      { return trialOf{"2", "25s", "connector-kill,processor-kill,zombie"} }
+func brokersLost() trialOf { return trialOf{"2", "18s", "servers-hang,servers-kill"} }
+func linksLost() trialOf   { return trialOf{"3", "25s", "link-deaf,link-pull,link-cut"} }
 
 // seeded are the bugs: in which run each is found, and what it has to break.
 func seeded() map[string]struct {
@@ -131,7 +132,7 @@ func seeded() map[string]struct {
 func (run trialOf) judged(t *testing.T, bin string, seed int) (map[verdict.Invariant]int64, string) {
 	t.Helper()
 	code, stdout, stderr := call("--bin", bin, "--json", "--seed", fmt.Sprint(seed), "--dir", filepath.Join(t.TempDir(), "run"),
-		"--duration", "25s", "--gap", "1s", "--rate", "100", "--fast-rate", "20", "--domains", run.domains, "--faults", run.faults)
+		"--duration", run.duration, "--gap", "1s", "--rate", "100", "--fast-rate", "20", "--domains", run.domains, "--faults", run.faults)
 	var report struct {
 		Broken     map[verdict.Invariant]int64 `json:"broken"`
 		Violations json.RawMessage             `json:"violations"`

@@ -10,15 +10,15 @@ import (
 
 	"github.com/linkerhq/linker/standalone/internal/torture/history"
 	"github.com/linkerhq/linker/standalone/internal/torture/system"
+	"github.com/linkerhq/linker/standalone/internal/torture/verdict"
 )
 
 const (
 	offsetsEvery = 200 * time.Millisecond
 	metricsEvery = 10 * time.Second
-	settleTime   = 20 * time.Second // for what is done now and then: commits, the places of users
+	settleTime   = 20 * time.Second // for all that is done now and then: commits, the places of users
 	askAgain     = 500 * time.Millisecond
 
-	muchHeap    = 60 << 20 // more than when warm; a verdict allows a bit more
 	collectTime = 130 * time.Second
 	collectLook = 5 * time.Second
 )
@@ -142,14 +142,15 @@ func (t *trial) warmFigures(ctx context.Context) {
 }
 
 // finalFigures notes what they use at the end. A process that has nothing to do any
-// more collects its garbage when two minutes have passed since the last time: where
-// one has much more than at first, that is waited for.
+// more closes connections of which it has no use after half a minute, and collects
+// its garbage when two minutes have passed since the last time: where one has much
+// more than at first, that is waited for.
 func (t *trial) finalFigures(ctx context.Context) {
 	var list []history.Process
 	deadline := time.Now().Add(collectTime)
 	for {
 		list = t.figures(ctx, history.AtEnd)
-		grown := slices.ContainsFunc(list, func(p history.Process) bool { return p.Heap > t.warm[p.Name].Heap+muchHeap })
+		grown := slices.ContainsFunc(list, func(p history.Process) bool { return verdict.Grown(t.warm[p.Name], p) })
 		if !grown || time.Now().After(deadline) || pause(ctx, collectLook) != nil {
 			break
 		}
@@ -160,6 +161,7 @@ func (t *trial) finalFigures(ctx context.Context) {
 // observe writes down what is found in the system while everybody is logged in and
 // nothing is under way.
 func (t *trial) observe(ctx context.Context) error {
+	t.settleBy = time.Now().Add(settleTime)
 	if err := t.finalOffsets(ctx); err != nil {
 		return err
 	}
@@ -244,10 +246,11 @@ func (t *trial) whereabouts(ctx context.Context) error {
 	return nil
 }
 
-// until looks again and again until it is satisfied. When the time is over, what was
-// seen last counts; an error counts only if the last look was in vain.
+// until looks again and again until it is satisfied, and once in any case. When the
+// time is over that all observations have together, what was seen last counts; an
+// error counts only if the last look was in vain.
 func (t *trial) until(ctx context.Context, look func() (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	ctx, cancel := context.WithDeadline(ctx, t.settleBy)
 	defer cancel()
 	for {
 		done, err := look()

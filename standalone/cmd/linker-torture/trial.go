@@ -49,6 +49,8 @@ type trial struct {
 	begun   time.Time
 	warm    map[string]history.Process // by name
 	waiting map[string]history.Mailbox // by domain; what was seen of it while the system ran
+	// settleBy is when what is observed at the end has to be as it should.
+	settleBy time.Time
 
 	mu    sync.Mutex
 	phase string // guarded by mu

@@ -21,6 +21,10 @@ const (
 	// there, and then be frozen for longer than it takes until others have its work.
 	frozenFor = 20 * time.Second
 
+	// linksPart is the part of a plan, from its begin, in which nothing but links is
+	// hurt: as long as nothing else has failed, nothing explains a copy.
+	linksPart = 5
+
 	streamOfPlans = 0x6e656d65736973
 )
 
@@ -102,9 +106,12 @@ func (p *planner) possible(t trait) bool {
 
 // step draws a step that ends in time; it says whether there is one.
 func (p *planner) step(at time.Duration) (Step, bool) {
-	first, ok := p.draw(at, func(f Fault) bool { return at+f.Hold <= p.cfg.Length && p.inProportion(f) })
+	inTime := func(f Fault) bool { return at+f.Hold <= p.cfg.Length && p.inProportion(f) }
+	first, ok := p.draw(at, func(f Fault) bool { return inTime(f) && p.inTurn(at, f) })
 	if !ok {
-		return Step{}, false
+		if first, ok = p.draw(at, inTime); !ok {
+			return Step{}, false
+		}
 	}
 	step := Step{At: at, Faults: []Fault{first}}
 	p.besides(&step)
@@ -112,7 +119,9 @@ func (p *planner) step(at time.Duration) (Step, bool) {
 		return step, true
 	}
 	after := time.Duration(p.random.Int64N(int64(first.Hold)/2 + 1)).Round(time.Millisecond)
-	second, ok := p.draw(at, func(f Fault) bool { return at+after+f.Hold <= p.cfg.Length && p.inProportion(f) && !overlap(first, f) })
+	second, ok := p.draw(at, func(f Fault) bool {
+		return at+after+f.Hold <= p.cfg.Length && p.inProportion(f) && p.inTurn(at, f) && !overlap(first, f)
+	})
 	if ok {
 		second.After = after
 		step.Faults = append(step.Faults, second)
@@ -135,6 +144,12 @@ func (p *planner) besides(step *Step) {
 // inProportion keeps one fault from being most of a short plan that nobody has chosen
 // the faults of.
 func (p *planner) inProportion(f Fault) bool { return p.cfg.Kinds != nil || f.Hold <= p.cfg.Length/3 }
+
+// inTurn keeps links apart from what else can fail, in a plan that nobody has chosen
+// the faults of.
+func (p *planner) inTurn(at time.Duration, f Fault) bool {
+	return p.cfg.Kinds != nil || len(p.cfg.Shape.Links) == 0 || at >= p.cfg.Length/linksPart || len(f.links) > 0
+}
 
 // draw takes the first card out of the deck that makes a fault which fits. The others
 // stay where they are.

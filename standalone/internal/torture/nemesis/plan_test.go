@@ -134,6 +134,27 @@ func TestAMinuteHasSeveralZombies(t *testing.T) {
 	}
 }
 
+func TestLinksAloneAreHurtAtFirst(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(30) {
+		const length = 280 * time.Second
+		alone := 0
+		for _, step := range plan(t, nemesis.Config{Seed: seed, Length: length, Shape: three()}) {
+			for _, f := range step.Faults {
+				isLink := strings.HasPrefix(string(f.Kind), "link-")
+				if step.At < length/5 && !isLink && f.Kind != nemesis.Zombie {
+					t.Errorf("seed %d: %s at %v", seed, f, step.At)
+				} else if step.At < length/5 && isLink {
+					alone++
+				}
+			}
+		}
+		if alone < 2 {
+			t.Errorf("seed %d: only %d faults of links at first", seed, alone)
+		}
+	}
+}
+
 func TestNothingIsEmptiedThatIsDown(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(30) {

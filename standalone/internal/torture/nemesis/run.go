@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -115,11 +116,7 @@ func (n *Nemesis) Now() []string {
 func (n *Nemesis) Counts() map[Kind]int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	counts := map[Kind]int{}
-	for kind, count := range n.counts {
-		counts[kind] = count
-	}
-	return counts
+	return maps.Clone(n.counts)
 }
 
 // Run carries out the plan, and returns when it is over or ctx ends: then every fault

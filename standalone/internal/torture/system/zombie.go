@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -70,14 +72,22 @@ func haunt(ctx context.Context, domain, url string) (times int, err error) {
 	for _, sub := range answers {
 		err = errors.Join(err, sub.Stop())
 	}
-	// Nobody adds to them any more.
-	for _, sub := range z.heard {
+	for _, sub := range z.connectors() {
 		err = errors.Join(err, sub.Stop())
 	}
 	if !conn.Connected() {
 		err = nil // the live plane is away: there is nothing to haunt
 	}
+	z.mu.Lock()
+	defer z.mu.Unlock()
 	return z.times, err
+}
+
+// connectors are the subscriptions to what goes to connectors.
+func (z *zombie) connectors() []*nats.Subscription {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return slices.Collect(maps.Values(z.heard))
 }
 
 // zombie is a processor that believes to own lanes.

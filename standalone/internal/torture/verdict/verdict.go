@@ -324,21 +324,39 @@ func (c *check) compareProcesses() {
 		}
 		end := c.end[name]
 		c.report.Processes = append(c.report.Processes, ProcessGrowth{name, warm, end})
-		for _, g := range []struct {
-			what       string
-			warm, end  int64
-			slack, per int64 // what it may have more: a number, and a percentage
-		}{
-			{"goroutines", warm.Goroutines, end.Goroutines, slackGoroutines, growth},
-			{"open files", warm.Files, end.Files, slackFiles, growth},
-			{"bytes of heap", warm.Heap, end.Heap, slackHeap, growth},
-		} {
-			if g.warm > 0 && g.end > g.warm+g.slack+g.warm*g.per/100 {
-				c.violated(I13, c.lasted, subject{}, "%s has %d %s, when it was warm it had %d", name, g.end, g.what, g.warm)
-			}
+		for _, g := range grown(warm, end) {
+			c.violated(I13, c.lasted, subject{}, "%s has %d %s, when it was warm it had %d", name, g.end, g.what, g.warm)
 		}
 	}
 }
+
+// growing is something of which a process has much more than when it was warm.
+type growing struct {
+	what      string
+	warm, end int64
+}
+
+func grown(warm, end history.Process) []growing {
+	var list []growing
+	for _, g := range []struct {
+		growing
+
+		slack int64 // what it may have more, beside a percentage
+	}{
+		{growing{"goroutines", warm.Goroutines, end.Goroutines}, slackGoroutines},
+		{growing{"open files", warm.Files, end.Files}, slackFiles},
+		{growing{"bytes of heap", warm.Heap, end.Heap}, slackHeap},
+	} {
+		if g.warm > 0 && g.end > g.warm+g.slack+g.warm*growth/100 {
+			list = append(list, g.growing)
+		}
+	}
+	return list
+}
+
+// Grown says whether a process has more of anything than it may have after a run,
+// compared with when it was warm.
+func Grown(warm, end history.Process) bool { return len(grown(warm, end)) > 0 }
 
 // What a process may have more at the end than when it was warm.
 const (

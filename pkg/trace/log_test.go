@@ -210,7 +210,7 @@ func TestAMessageIDIsReadAsItIsShown(t *testing.T) {
 	if got, err := trace.ParseMessageID(id.String()); err != nil || got != id {
 		t.Errorf("got %v, %v", got, err)
 	}
-	for _, wrong := range []string{"", "x", id.String() + "A", id.String()[1:], strings.Repeat("*", 22), strings.Repeat("Z", 22), strings.Repeat("A", 5000)} {
+	for _, wrong := range []string{"", "x", id.String() + "A", id.String()[1:], strings.Repeat("*", 22), "0\r000\r0000000000000000", strings.Repeat("Z", 22), strings.Repeat("A", 5000)} {
 		if _, err := trace.ParseMessageID(wrong); err == nil || len(err.Error()) > 200 {
 			t.Errorf("%.30q: got %v", wrong, err)
 		}
@@ -219,6 +219,7 @@ func TestAMessageIDIsReadAsItIsShown(t *testing.T) {
 
 func FuzzParseMessageID(f *testing.F) {
 	f.Add(message(1, 1).String())
+	f.Add("0\r000\r0000000000000000")
 	f.Fuzz(func(t *testing.T, s string) {
 		id, err := trace.ParseMessageID(s)
 		if err == nil && id.String() != s {

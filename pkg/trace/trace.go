@@ -144,8 +144,9 @@ func ParseMessageID(s string) (ident.MessageID, error) {
 	if len(s) != base64.RawURLEncoding.EncodedLen(len(id)) {
 		return id, fmt.Errorf("message id %.40q: %d characters, expected 22, as in MESSAGE_ACCEPTED", s, len(s))
 	}
-	if _, err := base64.RawURLEncoding.Strict().Decode(id[:], []byte(s)); err != nil {
-		return id, fmt.Errorf("message id %.40q: expected letters, digits, - and _, as in MESSAGE_ACCEPTED: %w", s, err)
+	// The package base64 passes over line ends, and is then content with too few bytes.
+	if n, err := base64.RawURLEncoding.Strict().Decode(id[:], []byte(s)); err != nil || n != len(id) {
+		return ident.MessageID{}, fmt.Errorf("message id %.40q: expected letters, digits, - and _, as in MESSAGE_ACCEPTED", s)
 	}
 	return id, nil
 }

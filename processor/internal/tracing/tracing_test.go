@@ -318,8 +318,14 @@ func TestTheMailboxIsLookedAtWhereAMessageMayWait(t *testing.T) {
 		stored("link/e/2", 10, id, "A-102", "A-103"), stored("link/e/1", 11, other, "A-101"),
 	)
 	found, err := r.Look(t.Context(), id, []trace.Look{
-		{User: "A-1", Lane: 1, Offset: 5}, {User: "A-1", Lane: 1, Offset: 6}, {User: "A-1", Lane: 1, Offset: 4}, {User: "A-3", Lane: 1, Offset: 8},
-		{User: "A-101", Lane: 1, Offset: 9}, {Towards: "e", Lane: 2, Offset: 10}, {Towards: "e", Lane: 1, Offset: 11}, {Towards: "e", Lane: 3, Offset: 12},
+		{User: "A-1", Lane: 1, Offset: 5},
+		{User: "A-1", Lane: 1, Offset: 6},
+		{User: "A-1", Lane: 1, Offset: 4},
+		{User: "A-3", Lane: 1, Offset: 8},
+		{User: "A-101", Lane: 1, Offset: 9},
+		{Towards: "e", Lane: 2, Offset: 10},
+		{Towards: "e", Lane: 1, Offset: 11},
+		{Towards: "e", Lane: 3, Offset: 12},
 	})
 	if err != nil {
 		t.Fatal(err)

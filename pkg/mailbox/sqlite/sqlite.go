@@ -196,7 +196,8 @@ func open(dir string, how int, log *slog.Logger) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{dir: dir, lock: lock, token: rand.Int64(), turn: make(chan struct{}, 1)}
-	if err := s.open(); err != nil {
+	err = alone(dir, s.open)
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open mailbox in %s: %w", dir, err), s.Close())
 	}
 	log.Info("mailbox opened", "directory", dir, "format", formatVersion)
@@ -293,14 +294,33 @@ func (s *Store) Ping(ctx context.Context) error {
 	return s.Room()
 }
 
+// alone does something while no other process of the directory does: the first
+// connection changes how the database keeps its log, the last one removes that log, and
+// SQLite waits for neither.
+func alone(dir string, do func() error) error {
+	f, err := os.OpenFile(filepath.Join(dir, "opening"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(), syscall.Flock(int(f.Fd()), syscall.LOCK_UN))
+}
+
 // Close ends the connections and gives the directory back.
 func (s *Store) Close() error {
-	var errs []error
-	for _, db := range []*sql.DB{s.read, s.write} {
-		if db != nil {
-			errs = append(errs, db.Close())
+	errs := []error{alone(s.dir, func() error {
+		var errs []error
+		for _, db := range []*sql.DB{s.read, s.write} {
+			if db != nil {
+				errs = append(errs, db.Close())
+			}
 		}
-	}
+		return errors.Join(errs...)
+	})}
 	// A process that was just forked from this one holds the file open until it
 	// runs its program: closing alone would leave the lock to it.
 	err := errors.Join(append(errs, syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN), s.lock.Close())...)

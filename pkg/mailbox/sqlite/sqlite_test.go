@@ -435,3 +435,21 @@ func openShared(t *testing.T, dir string) *sqlite.Store {
 	t.Cleanup(func() { noError(t, s.Close()) })
 	return s
 }
+
+func TestProcessesOpenAndCloseASharedDirectoryAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		dir := t.TempDir()
+		var group errgroup.Group
+		for range 8 {
+			group.Go(func() error {
+				s, err := sqlite.OpenShared(dir, slog.New(slog.DiscardHandler))
+				if err != nil {
+					return err
+				}
+				return errors.Join(s.Put(t.Context(), []mailbox.Row{row(1)}), s.Close())
+			})
+		}
+		noError(t, group.Wait())
+	}
+}

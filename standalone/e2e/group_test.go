@@ -73,6 +73,7 @@ func TestAbsentMembersFindAGroupMessageInTheirNextFetch(t *testing.T) {
 	id := sender.expect("MESSAGE_ACCEPTED").Data.ID
 	present.expectMessage(a, "for later")
 	sender.send("%s", group(absent, "dropped", "ref", "FAST"))
+	sender.works() // it is on its way before anybody logs in
 	for _, user := range absent {
 		c := shared.login(t, user)
 		got, left := c.fetch(100)

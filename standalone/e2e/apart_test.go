@@ -134,12 +134,16 @@ func (m *member) metric(t *testing.T, name string, labels ...string) float64 {
 func slowly() bool { return os.Getenv("LINKER_OVERLOAD") == "long" }
 
 // alone lets a test that measures run beside others, or by itself if what it measures
-// is judged closely.
+// is judged closely. What it measures is the edge, which is the same on any servers.
 func alone(t *testing.T) {
 	t.Helper()
-	if !slowly() {
-		t.Parallel()
+	if slowly() {
+		return
 	}
+	if _, given := givenServers(); given {
+		t.Skip("is run with the embedded servers; with LINKER_OVERLOAD=long here, too")
+	}
+	t.Parallel()
 }
 
 // judged says whether figures of memory and time are judged: not in programs that

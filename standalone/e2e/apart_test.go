@@ -133,17 +133,15 @@ func (m *member) metric(t *testing.T, name string, labels ...string) float64 {
 // as the promises say, else some seconds.
 func slowly() bool { return os.Getenv("LINKER_OVERLOAD") == "long" }
 
-// alone lets a test that measures run beside others, or by itself if what it measures
-// is judged closely. What it measures is the edge, which is the same on any servers.
+// alone keeps a test that overloads the machine from the others: it is not parallel to
+// them. What it measures is the edge, which is the same on any servers, and figures mean
+// nothing in programs that look for data races.
 func alone(t *testing.T) {
 	t.Helper()
-	if slowly() {
-		return
+	_, given := givenServers()
+	if !slowly() && (given || !judged()) {
+		t.Skip("judges figures: runs with the embedded servers and without the race detector, or with LINKER_OVERLOAD=long")
 	}
-	if _, given := givenServers(); given {
-		t.Skip("is run with the embedded servers; with LINKER_OVERLOAD=long here, too")
-	}
-	t.Parallel()
 }
 
 // judged says whether figures of memory and time are judged: not in programs that

@@ -180,6 +180,7 @@ func TestADeadLetterForAnotherDomainIsReplayedOverTheRoadThatIsThereAgain(t *tes
 
 	n.describe(t, describeNetwork(2, lineOf(2)))
 	n.heal(1, 2)
+	patiently(t, "the road is described again, and open", patience, func() bool { return n.route(t, 1, 2).Reachable })
 	n.settle(t, 2)
 	processor := n.place(1).Processor
 	var answer struct{ Letters []deadLetter }

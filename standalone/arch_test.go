@@ -67,7 +67,8 @@ func inside() map[string][]string {
 		"pkg/polltest":          nil,
 		"pkg/disktest":          nil,
 
-		"connector/internal/session":             nil,
+		"connector/internal/frames":              nil,
+		"connector/internal/session":             {"connector/internal/frames"},
 		"connector/internal/session/sessiontest": {"connector/internal/session"},
 		"connector/internal/authcall":            nil,
 		"connector/internal/lease":               nil,

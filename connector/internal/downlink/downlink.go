@@ -72,11 +72,12 @@ type lane struct {
 	// mu is held while a batch or an announcement is worked on: after a new epoch
 	// was adopted, nothing of an older one is taken.
 	mu        sync.Mutex
-	epoch     envelope.Position // guarded by mu
-	heard     time.Time         // guarded by mu; the last announcement
-	joining   bool              // guarded by mu
-	full      bool              // guarded by mu
-	delivered envelope.Position // guarded by mu; the epoch that OwnerChanged was called for
+	epoch     envelope.Position  // guarded by mu
+	heard     time.Time          // guarded by mu; the last announcement
+	joining   bool               // guarded by mu
+	full      bool               // guarded by mu
+	touched   []*session.Session // guarded by mu; whose outboxes the present batch has put something into
+	delivered envelope.Position  // guarded by mu; the epoch that OwnerChanged was called for
 
 	answers answers
 }
@@ -153,28 +154,46 @@ func (d *Downlink) batch(data []byte) {
 		return
 	}
 	l := &d.lanes[b.Lane]
+	touched, urgent := d.distribute(l, &b)
+	if urgent {
+		signal(d.wake)
+	}
+	// Without the lock: whoever writes calls others.
+	for i, s := range touched {
+		s.Flush()
+		touched[i] = nil
+	}
+	l.mu.Lock()
+	l.touched = touched[:0]
+	l.mu.Unlock()
+}
+
+// distribute puts what a batch brings into the outboxes of the sessions that it returns.
+// urgent says that the lane has to hear of something at once.
+func (d *Downlink) distribute(l *lane, b *delivery.Batch) (touched []*session.Session, urgent bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if b.Epoch.Before(l.epoch) {
 		d.metrics.refused[refusedEpoch].Inc()
-		return
+		return nil, false
 	}
 	l.epoch = b.Epoch
-	urgent := false
+	touched, l.touched = l.touched, nil
 	for i := range b.Items {
 		for _, to := range b.Items[i].Targets {
-			urgent = d.deliver(l, &b.Items[i], to) || urgent
+			s := d.sessions.Find(l.number, to.Session)
+			urgent = d.deliver(l, s, &b.Items[i], to) || urgent
+			if s != nil && (len(touched) == 0 || touched[len(touched)-1] != s) {
+				touched = append(touched, s)
+			}
 		}
 	}
-	if urgent {
-		signal(d.wake)
-	}
+	return touched, urgent
 }
 
-// deliver takes one item for one session. It says whether the lane has to hear
+// deliver takes one item for one session, nil if there is none. It says whether the lane has to hear
 // of it at once.
-func (d *Downlink) deliver(l *lane, it *delivery.Item, to delivery.Target) (urgent bool) {
-	s := d.sessions.Find(l.number, to.Session)
+func (d *Downlink) deliver(l *lane, s *session.Session, it *delivery.Item, to delivery.Target) (urgent bool) {
 	if it.Kind == delivery.KindLoggedIn && s != nil && s.Identity().User == to.User {
 		s.LoggedIn(it.Pos)
 		return false

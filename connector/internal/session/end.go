@@ -3,6 +3,7 @@ package session
 import (
 	"time"
 
+	"github.com/linkerhq/linker/connector/internal/frames"
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/wire"
 )
@@ -21,7 +22,7 @@ func (s *Session) GoAway(reason string, after time.Duration) {
 // some seconds. If it is no fault of the client, the close frame waits a moment for
 // the answers to what the client has sent. Only the first end counts.
 func (s *Session) End(code wire.CloseCode, cause Cause) {
-	s.end(appendClose(nil, code, ""), cause)
+	s.end(frames.AppendClose(nil, uint16(code), ""), cause)
 }
 
 // end is End with the close frame; nil cuts the connection at once.
@@ -39,6 +40,7 @@ func (s *Session) end(frame []byte, cause Cause) {
 		s.settleBy = time.Now().Add(settleFor)
 	}
 	cancel := s.cancel
+	s.resumeLocked()
 	s.mu.Unlock()
 	close(s.gone)
 	if cancel != nil {
@@ -49,8 +51,7 @@ func (s *Session) end(frame []byte, cause Cause) {
 	} else {
 		s.socket.part()
 	}
-	signal(s.wake)
-	signal(s.resume)
+	s.Flush()
 }
 
 // orderlyLocked says whether the session has ended by a decision of ours, and the

@@ -36,9 +36,7 @@ func (s *Session) Finish(size int, reply []byte) {
 	s.mu.Lock()
 	s.flow.count--
 	s.flow.bytes -= size
-	if s.flow.paused && s.roomLocked() {
-		signal(s.resume)
-	}
+	s.resumeLocked()
 	if reply != nil {
 		// In one step with the count: the close frame waits for the last of them.
 		s.answerLocked(reply)
@@ -46,7 +44,14 @@ func (s *Session) Finish(size int, reply []byte) {
 	wake := reply != nil || s.state == ended && s.flow.count == 0
 	s.mu.Unlock()
 	if wake {
-		signal(s.wake)
+		s.Flush()
+	}
+}
+
+// resumeLocked lets the reader go on if it waits for room and there is some.
+func (s *Session) resumeLocked() {
+	if s.flow.paused && s.roomLocked() {
+		signal(s.resume)
 	}
 }
 
@@ -81,11 +86,15 @@ func (s *Session) waitForRoom() {
 		s.mu.Lock()
 		room := s.roomLocked()
 		s.flow.paused = !room
+		if !room && s.resume == nil {
+			s.resume = make(chan struct{}, 1)
+		}
+		resume := s.resume
 		s.mu.Unlock()
 		if room {
 			return
 		}
-		<-s.resume
+		<-resume
 	}
 }
 
@@ -164,6 +173,6 @@ func (s *Session) judge(now, quiet time.Duration, paused bool) {
 		s.mu.Lock()
 		s.proof.idle = true
 		s.mu.Unlock()
-		signal(s.wake)
+		s.Flush()
 	}
 }

@@ -144,7 +144,7 @@ func (b *Buffers) get() *[]byte {
 	if buf, ok := b.pool.Get().(*[]byte); ok {
 		return buf
 	}
-	buf := make([]byte, 0, 4096)
+	buf := make([]byte, 0, readSize)
 	return &buf
 }
 

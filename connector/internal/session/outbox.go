@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/linkerhq/linker/connector/internal/frames"
 	"github.com/linkerhq/linker/pkg/delivery"
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
@@ -55,13 +56,14 @@ func (s *Session) acceptLocked(it *delivery.Item, d uint64, verdict Verdict) {
 	if it.Kind == delivery.KindClose {
 		s.ledger.passed(d)
 		s.ledger.settle(0)
+		s.dismissed = true
 		return
 	}
 	frame := it.Frame
-	if len(s.frames) >= sharedFrames {
+	if len(s.numbered) >= sharedFrames {
 		frame = bytes.Clone(frame)
 	}
-	s.frames = append(s.frames, outgoing{d: d, token: it.Token, counted: counted, late: it.Late, urgent: it.Urgent, frame: frame})
+	s.numbered = append(s.numbered, outgoing{d: d, token: it.Token, counted: counted, late: it.Late, urgent: it.Urgent, frame: frame})
 }
 
 func (s *Session) pushFastLocked(it *delivery.Item) {
@@ -97,6 +99,7 @@ func (s *Session) gather(b []byte, now time.Time) load {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := load{bytes: b}
+	s.again = false
 	if s.state == ended && s.parting == nil {
 		s.leaveLocked()
 		l.last = true
@@ -104,7 +107,7 @@ func (s *Session) gather(b []byte, now time.Time) load {
 	}
 	asked := s.proof.asked
 	if s.pong != nil {
-		l.bytes = appendFrame(l.bytes, opPong, s.pong)
+		l.bytes = frames.AppendPong(l.bytes, s.pong)
 		s.pong = nil
 	}
 	s.gatherReplies(&l)
@@ -112,7 +115,7 @@ func (s *Session) gather(b []byte, now time.Time) load {
 		s.gatherFrames(&l, now)
 		s.gatherFast(&l)
 	}
-	l.more = len(s.replies) > 0 || s.wasLive && len(s.frames)+len(s.fast) > 0
+	l.more = len(s.replies) > 0 || s.wasLive && len(s.numbered)+len(s.fast) > 0
 	if s.state == ended {
 		switch {
 		case l.more:
@@ -128,9 +131,7 @@ func (s *Session) gather(b []byte, now time.Time) load {
 	}
 	l.bytes, l.pingAt = s.proof.ride(l.bytes, now, s.ledger.seq)
 	s.env.Metrics.pings.Add(float64(s.proof.asked - asked))
-	if s.flow.paused && s.roomLocked() {
-		signal(s.resume)
-	}
+	s.resumeLocked()
 	return l
 }
 
@@ -138,7 +139,7 @@ func (s *Session) gatherReplies(l *load) {
 	n := 0
 	for n < len(s.replies) && len(l.bytes) < writeSize {
 		frame := s.replies[n]
-		l.bytes = appendFrame(l.bytes, opText, frame)
+		l.bytes = frames.AppendText(l.bytes, frame)
 		s.env.Metrics.countOut(frame)
 		s.waiting -= len(frame)
 		n++
@@ -148,8 +149,8 @@ func (s *Session) gatherReplies(l *load) {
 
 func (s *Session) gatherFrames(l *load, now time.Time) {
 	n := 0
-	for n < len(s.frames) && len(l.bytes) < writeSize {
-		o := &s.frames[n]
+	for n < len(s.numbered) && len(l.bytes) < writeSize {
+		o := &s.numbered[n]
 		endsFetch := !o.counted && o.token != 0
 		if endsFetch {
 			l.bytes = s.proof.precede(l.bytes, now, s.ledger.seq)
@@ -167,7 +168,7 @@ func (s *Session) gatherFrames(l *load, now time.Time) {
 		}
 		n++
 	}
-	s.frames = dropFront(s.frames, n)
+	s.numbered = dropFront(s.numbered, n)
 }
 
 func (s *Session) gatherFast(l *load) {
@@ -191,16 +192,17 @@ func (s *Session) appendDelivery(b []byte, o *outgoing, seq uint64) []byte {
 	s.env.Metrics.countOut(o.frame)
 	numbered := o.counted && s.proof.byAck
 	if !o.late && !numbered {
-		return appendFrame(b, opText, o.frame)
+		return frames.AppendText(b, o.frame)
 	}
-	tail := []byte("}")
+	var late, numberedAndLate [48]byte
+	tail := append(late[:0], '}')
 	if o.late {
-		tail = wire.AppendLate(nil, tail)
+		tail = wire.AppendLate(late[:0], []byte{'}'})
 	}
 	if numbered {
-		tail = wire.AppendSeq(nil, tail, seq)
+		tail = wire.AppendSeq(numberedAndLate[:0], tail, seq)
 	}
-	b = appendHeader(b, opText, len(o.frame)-1+len(tail))
+	b = frames.AppendTextHeader(b, len(o.frame)-1+len(tail))
 	b = append(b, o.frame[:len(o.frame)-1]...)
 	return append(b, tail...)
 }

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/linkerhq/linker/connector/internal/frames"
 	"github.com/linkerhq/linker/pkg/failpoint"
 	"github.com/linkerhq/linker/pkg/wire"
 )
@@ -84,7 +85,8 @@ func (p *proof) ask(b []byte, now time.Time, seq uint64) []byte {
 	p.mark = seq
 	p.underWay = true
 	p.idle, p.urgent = false, false
-	return appendFrame(b, opPing, strconv.AppendUint(nil, p.asked, 10))
+	var payload [20]byte
+	return frames.AppendPing(b, strconv.AppendUint(payload[:0], p.asked, 10))
 }
 
 // precede appends a ping in front of a frame that tells the client that it has
@@ -100,7 +102,8 @@ func (p *proof) precede(b []byte, now time.Time, seq uint64) []byte {
 // answered reports up to which seq a pong proves; ok is false for a pong that
 // nobody asked for.
 func (p *proof) answered(payload []byte) (seq uint64, ok bool) {
-	if !p.underWay || string(payload) != strconv.FormatUint(p.asked, 10) {
+	var asked [20]byte
+	if !p.underWay || string(payload) != string(strconv.AppendUint(asked[:0], p.asked, 10)) {
 		return 0, false
 	}
 	p.underWay = false
@@ -132,7 +135,7 @@ func (s *Session) ponged(payload []byte) {
 	s.mu.Unlock()
 	if ok {
 		s.prove(seq)
-		signal(s.wake)
+		s.Flush() // what was written meanwhile may want a ping
 	}
 }
 

@@ -3,49 +3,43 @@ package session
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
-	"io"
 	"net"
 	"net/http"
-	"os"
 	"time"
 	"unicode/utf8"
 
 	"github.com/coder/websocket"
 
+	"github.com/linkerhq/linker/connector/internal/frames"
 	"github.com/linkerhq/linker/pkg/wire"
-)
-
-const (
-	readAhead  = 1 << 10 // bytes of the library's read buffer
-	controlBuf = 160     // bytes: holds any control frame, so that each is one Write
 )
 
 // Accept upgrades a request to a websocket. With origins only pages from these
 // hosts may connect; the patterns are those of path.Match. Whatever it refuses
 // it has answered.
+//
+// The library makes the handshake. What follows it, frames, is ours: see
+// docs/adr/0006.
 func Accept(w http.ResponseWriter, r *http.Request, env *Env, origins []string) (*Session, error) {
 	h := &hijacker{ResponseWriter: w, env: env}
-	ws, err := websocket.Accept(h, r, &websocket.AcceptOptions{
+	_, err := websocket.Accept(h, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: len(origins) == 0,
 		OriginPatterns:     origins,
 		CompressionMode:    websocket.CompressionDisabled,
-		OnPingReceived:     func(context.Context, []byte) bool { return h.session.pinged() },
-		OnPongReceived:     func(_ context.Context, payload []byte) { h.session.ponged(payload) },
 	})
 	if err != nil {
 		return nil, err
 	}
-	ws.SetReadLimit(int64(env.FrameLimit))
-	h.session.ws = ws
-	return h.session, nil
+	return newSession(env, h.socket), nil
 }
 
-// hijacker makes the library use our connection and small buffers.
+// hijacker takes the connection and gives the library none.
 type hijacker struct {
 	http.ResponseWriter
-	env     *Env
-	session *Session
+	env    *Env
+	socket *socket
 }
 
 func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
@@ -60,10 +54,16 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, errors.Join(err, conn.Close())
 	}
-	h.session = newSession(h.env, newSocket(conn, append([]byte(nil), ahead...)))
-	c := conduit{Conn: conn, s: h.session}
-	return c, bufio.NewReadWriter(bufio.NewReaderSize(c, readAhead), bufio.NewWriterSize(c, controlBuf)), nil
+	h.socket = newSocket(conn, h.env.Buffers, append([]byte(nil), ahead...))
+	c := handedOver{conn}
+	return c, bufio.NewReadWriter(bufio.NewReaderSize(c, 1), bufio.NewWriterSize(c, 1)), nil
 }
+
+// handedOver is a connection that the library has no more part in: it would close it as
+// soon as the garbage collector finds that nobody uses what it has made of it.
+type handedOver struct{ net.Conn }
+
+func (handedOver) Close() error { return nil }
 
 // Run serves the session until its end. It returns when all its goroutines have
 // ended and the connection is closed. The end of ctx does not end the session;
@@ -71,20 +71,12 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 func (s *Session) Run(ctx context.Context) {
 	s.env.Metrics.sockets.Inc()
 	defer s.env.Metrics.sockets.Dec()
-	written := make(chan struct{})
-	go func() {
-		defer close(written)
-		s.writeLoop()
-	}()
-
-	if !s.readLoop(ctx) {
-		buf := s.env.Buffers.get()
-		s.socket.discard((*buf)[:cap(*buf)])
-		s.env.Buffers.put(buf)
+	s.ctx = ctx
+	if !s.readLoop() {
+		s.socket.discard()
 	}
-	<-written
+	<-s.written
 	// The peer may have gone long ago; nothing depends on how the close went.
-	_ = s.ws.CloseNow()
 	_ = s.socket.conn.Close()
 	s.tasks.Wait()
 	s.env.Metrics.bytesIn.Add(float64(s.socket.received.Load()))
@@ -97,72 +89,71 @@ func (s *Session) endedBy() Cause {
 	return s.cause
 }
 
-// readLoop is the reader: it ends when the library has nothing more to read, and
+// readLoop is the reader: it ends when nothing more can be read that means anything, and
 // reports whether that is because the peer has sent a close frame.
-func (s *Session) readLoop(ctx context.Context) (closed bool) {
-	for {
-		s.waitForRoom()
-		// Without a deadline: the library would need a timer for each read. The
-		// deadlines of the socket end it.
-		kind, r, err := s.ws.Reader(context.Background())
-		if err != nil {
-			return s.broken(err)
+func (s *Session) readLoop() (closed bool) {
+	take := s.take
+	for s.reading == readOn {
+		if err := s.socket.read(take); err != nil && s.reading == readOn {
+			s.end(nil, CausePeer)
+			return false
 		}
-		buf := s.env.Buffers.get()
-		b, err := readAll(r, (*buf)[:0])
-		if err == nil {
-			s.received(ctx, kind, b)
-		}
-		*buf = b
-		s.env.Buffers.put(buf)
-		if err != nil {
-			return s.broken(err)
+	}
+	return s.reading == readClose
+}
+
+// reading says how far the reader is.
+type reading uint8
+
+const (
+	readOn    reading = iota
+	readClose         // the client's close frame came: nothing comes behind it
+	readFault         // what follows cannot be understood
+)
+
+// take takes what was read.
+func (s *Session) take(b []byte) {
+	for s.reading == readOn {
+		var kind frames.Kind
+		var payload []byte
+		kind, payload, b = s.frames.Next(b)
+		switch kind {
+		case frames.None:
+			return
+		case frames.Text:
+			s.received(payload)
+			s.waitForRoom()
+		case frames.Binary:
+			s.End(wire.CloseBinary, CauseProtocol)
+		case frames.Ping:
+			s.pinged(payload)
+		case frames.Pong:
+			s.ponged(payload)
+		case frames.Close:
+			s.reading = readClose
+			s.closedBy(payload)
+		case frames.TooLarge:
+			s.reading = readFault
+			s.End(wire.CloseTooLarge, CauseTooLarge)
+		case frames.Invalid:
+			s.reading = readFault
+			s.End(wire.CloseProtocolError, CauseProtocol)
 		}
 	}
 }
 
-func readAll(r io.Reader, b []byte) ([]byte, error) {
-	for {
-		if len(b) == cap(b) {
-			b = append(b, 0)[:len(b)]
-		}
-		n, err := r.Read(b[len(b):cap(b)])
-		b = b[:len(b)+n]
-		if errors.Is(err, io.EOF) {
-			return b, nil
-		}
-		if err != nil {
-			return b, err
-		}
+// closedBy takes the client's close frame, and answers it unless it is itself an answer.
+func (s *Session) closedBy(payload []byte) {
+	if len(payload) >= 2 {
+		s.closeAnswered(wire.CloseCode(binary.BigEndian.Uint16(payload)))
 	}
-}
-
-// broken ends the session after an error of the library, which has written a
-// close frame itself for most faults of the client. It reports whether the
-// error is the client's close frame.
-func (s *Session) broken(err error) (closed bool) {
-	if code := websocket.CloseStatus(err); code != -1 {
-		s.closeAnswered(wire.CloseCode(code))
-		return true
-	}
-	var op *net.OpError
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrClosedPipe) ||
-		errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &op) {
-		s.end(nil, CausePeer)
-		return false
-	}
-	s.End(wire.CloseProtocolError, CauseProtocol)
-	return false
+	s.end(frames.AppendCloseAnswer(nil, payload), CausePeer)
 }
 
 // received takes one message of the client. After the end it is ignored, unless it
 // acknowledges something.
-func (s *Session) received(ctx context.Context, kind websocket.MessageType, b []byte) {
-	switch {
-	case kind != websocket.MessageText:
-		s.End(wire.CloseBinary, CauseProtocol)
-		return
-	case !utf8.Valid(b):
+func (s *Session) received(b []byte) {
+	if !utf8.Valid(b) {
 		s.End(wire.CloseNotUTF8, CauseProtocol)
 		return
 	}
@@ -181,7 +172,7 @@ func (s *Session) received(ctx context.Context, kind websocket.MessageType, b []
 	s.env.Metrics.countIn(f.Type)
 	switch {
 	case at != live:
-		s.beforeLogin(ctx, at, f, problem)
+		s.beforeLogin(at, f, problem)
 	case f.Type == wire.TypeAuthClient:
 		s.Refuse(f.Reference, alreadyAuthenticated())
 	case problem != nil:
@@ -197,7 +188,7 @@ func (s *Session) received(ctx context.Context, kind websocket.MessageType, b []
 
 // beforeLogin takes a frame of a client that is not logged in. Nothing but a
 // login is looked at, and nothing is queued.
-func (s *Session) beforeLogin(ctx context.Context, at state, f wire.Frame, problem *wire.Problem) {
+func (s *Session) beforeLogin(at state, f wire.Frame, problem *wire.Problem) {
 	unreadable := problem != nil && (problem.Code == wire.CodeBadJSON || problem.Code == wire.CodeDuplicateKey)
 	switch {
 	case unreadable || f.Type == "":
@@ -207,12 +198,12 @@ func (s *Session) beforeLogin(ctx context.Context, at state, f wire.Frame, probl
 	case at != pending:
 		s.Refuse(f.Reference, alreadyAuthenticated())
 	default:
-		s.startLogin(ctx, f, problem)
+		s.startLogin(f, problem)
 	}
 }
 
-func (s *Session) startLogin(ctx context.Context, f wire.Frame, problem *wire.Problem) {
-	ctx, cancel := context.WithCancel(ctx)
+func (s *Session) startLogin(f wire.Frame, problem *wire.Problem) {
+	ctx, cancel := context.WithCancel(s.ctx)
 	s.mu.Lock()
 	over := s.state == ended
 	if !over {
@@ -250,11 +241,14 @@ func (s *Session) Refuse(reference string, p *wire.Problem) {
 	}
 }
 
-// pinged is called by the library with every ping; it says whether to answer.
-func (s *Session) pinged() bool {
+// pinged answers a ping; of several that came before an answer was written the last.
+func (s *Session) pinged(payload []byte) {
 	if s.pingsIn.add(time.Now(), time.Second) > wire.MaxPingsPerSecond {
 		s.End(wire.CloseSendingFast, CauseFast)
-		return false
+		return
 	}
-	return true
+	s.mu.Lock()
+	s.pong = append([]byte{}, payload...)
+	s.mu.Unlock()
+	s.Flush()
 }

@@ -1,9 +1,10 @@
 // Package session is one websocket of a client: its life from the upgrade to
 // the last byte, what it may send, what it is sent, and the proof of receipt.
 //
-// A session has two goroutines while it lives: the reader, in Run, and the
-// writer, the only one that writes to the socket. Everything else hands over
-// under the mutex and wakes them. No message costs a goroutine or a timer.
+// A session has one goroutine while it lives: the reader, in Run. Whoever has
+// something for the client puts it into the outbox under the mutex and writes it
+// with Flush, one at a time; only for a client that takes nothing another goroutine
+// waits.
 package session
 
 import (
@@ -12,8 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/coder/websocket"
-
+	"github.com/linkerhq/linker/connector/internal/frames"
 	"github.com/linkerhq/linker/pkg/delivery"
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
@@ -88,13 +88,10 @@ const (
 // Session is one websocket. Its methods may be called by any goroutine.
 type Session struct {
 	// Static after construction.
-	env    *Env
-	socket *socket
-	ws     *websocket.Conn
-	wake   chan struct{} // capacity 1, never closed: the writer has something to do
-	resume chan struct{} // capacity 1, never closed: the reader may go on
-	gone   chan struct{} // closed by the end
-	known  chan struct{} // closed when the lane knows the session
+	env     *Env
+	socket  *socket
+	gone    chan struct{} // closed by the end
+	written chan struct{} // closed when nothing more is written
 
 	// Static after Register.
 	identity Identity
@@ -102,9 +99,12 @@ type Session struct {
 	// Answer belongs to package downlink.
 	Answer Answer
 
-	tasks sync.WaitGroup // the login under way
+	tasks sync.WaitGroup // the login under way, and a write that waits for the peer
 
 	// Owned by the reader.
+	ctx       context.Context // of Run
+	frames    frames.Reader
+	reading   reading
 	badFrames rate
 	pingsIn   rate
 	restUntil time.Time // until then nothing more is read
@@ -114,6 +114,13 @@ type Session struct {
 
 	mu        sync.Mutex // guards what follows
 	state     state
+	writing   bool          // somebody writes
+	again     bool          // there is something new since that one has looked
+	dismissed bool          // the master has closed the session
+	reminded  bool          // alarm is set
+	alarm     *time.Timer   // flushes when a ping is due; nil: none ever was
+	resume    chan struct{} // capacity 1, never closed: the reader may go on; nil: it never had to wait
+	known     chan struct{} // closed when the lane knows the session; nil before Register
 	wasLive   bool
 	parting   []byte    // the close frame that ends the session; nil: none
 	endedAt   int64     // bytes received by then
@@ -128,7 +135,7 @@ type Session struct {
 	pong      []byte            // the answer to the latest ping
 	replies   [][]byte
 	waiting   int // bytes of replies
-	frames    []outgoing
+	numbered  []outgoing
 	fast      []outgoing
 	fastBytes int // bytes of fast
 	ledger    ledger
@@ -139,12 +146,8 @@ type Session struct {
 
 func newSession(env *Env, socket *socket) *Session {
 	return &Session{
-		env:    env,
-		socket: socket,
-		wake:   make(chan struct{}, 1),
-		resume: make(chan struct{}, 1),
-		gone:   make(chan struct{}),
-		known:  make(chan struct{}),
+		env: env, socket: socket, frames: frames.NewReader(env.FrameLimit),
+		gone: make(chan struct{}), written: make(chan struct{}),
 	}
 }
 
@@ -161,8 +164,13 @@ func (s *Session) Identity() Identity {
 // Gone is closed when the session has ended.
 func (s *Session) Gone() <-chan struct{} { return s.gone }
 
-// Known is closed when the lane has said that it knows the session.
-func (s *Session) Known() <-chan struct{} { return s.known }
+// Known is closed when the lane has said that it knows the session, which is
+// registered.
+func (s *Session) Known() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.known
+}
 
 // Live says whether the session is logged in and has not ended.
 func (s *Session) Live() bool {
@@ -198,6 +206,7 @@ func (s *Session) Register(identity Identity) bool {
 	}
 	s.state = registered
 	s.identity = identity
+	s.known = make(chan struct{})
 	s.proof.byAck = identity.Features.Has(envelope.FeatureAck)
 	return true
 }
@@ -215,6 +224,9 @@ func (s *Session) LoggedIn(login envelope.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.login = login
+	if s.known == nil {
+		return
+	}
 	select {
 	case <-s.known:
 	default:
@@ -231,7 +243,7 @@ func (s *Session) Admit(reply []byte) {
 		s.replyLocked(reply)
 	}
 	s.mu.Unlock()
-	signal(s.wake)
+	s.Flush()
 }
 
 // Reply queues a frame that is not numbered. The session owns it from now on.
@@ -240,7 +252,7 @@ func (s *Session) Reply(frame []byte) {
 	s.mu.Lock()
 	s.answerLocked(frame)
 	s.mu.Unlock()
-	signal(s.wake)
+	s.Flush()
 }
 
 func (s *Session) answerLocked(frame []byte) {
@@ -254,25 +266,20 @@ func (s *Session) replyLocked(frame []byte) {
 	s.waiting += len(frame)
 }
 
-// Deliver takes one item for this session. advanced says that Progress moved.
+// Deliver takes one item for this session into the outbox; Flush writes it. advanced
+// says that Progress moved. It calls nobody, so the caller may hold locks.
 func (s *Session) Deliver(it *delivery.Item, to delivery.Target) (verdict Verdict, advanced bool) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	switch {
 	case s.identity.ID != to.Session || s.identity.User != to.User:
-		s.mu.Unlock()
 		return Gone, false
+	case s.state == ended && s.orderlyLocked() && len(s.ledger.open) > 0:
+		return Parting, false
 	case s.state == ended:
-		parting := s.orderlyLocked() && len(s.ledger.open) > 0
-		s.mu.Unlock()
-		if parting {
-			return Parting, false
-		}
 		return Gone, false // what it had is proved: another session may get the next
-	}
-	if it.Kind == delivery.KindFast {
+	case it.Kind == delivery.KindFast:
 		s.pushFastLocked(it)
-		s.mu.Unlock()
-		signal(s.wake)
 		return Taken, false
 	}
 	proved := s.ledger.proved
@@ -280,15 +287,7 @@ func (s *Session) Deliver(it *delivery.Item, to delivery.Target) (verdict Verdic
 	if verdict == Taken || verdict == Duplicate {
 		s.acceptLocked(it, to.D, verdict)
 	}
-	advanced = s.ledger.proved != proved
-	s.mu.Unlock()
-	if verdict == Taken {
-		signal(s.wake)
-	}
-	if verdict == Taken && it.Kind == delivery.KindClose {
-		s.End(wire.CloseByMaster, CauseMaster)
-	}
-	return verdict, advanced
+	return verdict, s.ledger.proved != proved
 }
 
 // Progress is how far the session's deliveries are.
@@ -352,6 +351,6 @@ func (r *rate) add(now time.Time, window time.Duration) int {
 
 // leaveLocked drops what could not be written, and counts it.
 func (s *Session) leaveLocked() {
-	s.env.Metrics.unsent.Add(float64(len(s.frames) + len(s.fast)))
-	s.frames, s.fast, s.replies, s.waiting = nil, nil, nil, 0
+	s.env.Metrics.unsent.Add(float64(len(s.numbered) + len(s.fast)))
+	s.numbered, s.fast, s.replies, s.waiting = nil, nil, nil, 0
 }

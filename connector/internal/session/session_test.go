@@ -126,7 +126,7 @@ func TestDeliveriesWaitForTheReplyToTheLogin(t *testing.T) {
 		c.send(`{"type":"AUTH_CLIENT","data":{"appId":"a","userId":"ANZ-1"}}`)
 		<-w.logins
 		s.Register(Identity{ID: 7, User: "ANZ-1", Sender: w.sender})
-		if verdict, _ := s.Deliver(frameItem(1, 1, `{"type":"MESSAGE"}`)); verdict != Taken {
+		if verdict, _ := s.deliver(frameItem(1, 1, `{"type":"MESSAGE"}`)); verdict != Taken {
 			t.Fatalf("got %v", verdict)
 		}
 		synctest.Wait()
@@ -144,7 +144,7 @@ func TestADeliveryForAnotherUserOrSessionIsRefused(t *testing.T) {
 		_, s := w.login()
 		for _, to := range []delivery.Target{{Session: 7, User: "ANZ-2", D: 1}, {Session: 8, User: "ANZ-1", D: 1}} {
 			it, _ := frameItem(1, 1, `{}`)
-			if verdict, _ := s.Deliver(it, to); verdict != Gone {
+			if verdict, _ := s.deliver(it, to); verdict != Gone {
 				t.Errorf("%+v: got %v", to, verdict)
 			}
 		}
@@ -165,7 +165,7 @@ func TestAPongProvesWhatWasWrittenBeforeItsPing(t *testing.T) {
 			for d, want := range []time.Duration{0, test.second} {
 				it, to := frameItem(uint64(d+1), byte(d+1), `{"type":"MESSAGE"}`)
 				it.Urgent = test.urgent
-				s.Deliver(it, to)
+				s.deliver(it, to)
 				<-frames
 				<-w.proofs
 				if took := time.Since(began); took != want {
@@ -186,11 +186,11 @@ func TestWhoHasReadTheEndOfAFetchHasProvedWhatWasFetched(t *testing.T) {
 		w := newWorld(t, newPipes(), 0)
 		c, s := w.login()
 		for d := range uint64(10) {
-			s.Deliver(frameItem(d+1, byte(d+1), `{"type":"MESSAGE"}`))
+			s.deliver(frameItem(d+1, byte(d+1), `{"type":"MESSAGE"}`))
 		}
 		end, to := frameItem(11, 0, `{"type":"FETCH_MISSING_MESSAGES_COMPLETE"}`)
 		end.Token = 1
-		s.Deliver(end, to)
+		s.deliver(end, to)
 		for range 11 {
 			c.read()
 		}
@@ -208,7 +208,7 @@ func TestAnAnsweredCloseProvesEverything(t *testing.T) {
 			w := newWorld(t, newPipes(), features)
 			c, s := w.login()
 			c.mute = true
-			s.Deliver(frameItem(1, 1, `{"type":"MESSAGE"}`))
+			s.deliver(frameItem(1, 1, `{"type":"MESSAGE"}`))
 			s.End(wire.CloseRestarting, CauseShutdown)
 			c.read()
 			c.closed()
@@ -230,10 +230,10 @@ func TestAClientThatAcknowledgesMayDoSoUntilItHasReadTheClose(t *testing.T) {
 		w := newWorld(t, newPipes(), envelope.FeatureAck)
 		c, s := w.login()
 		for d := range uint64(3) {
-			s.Deliver(frameItem(d+1, byte(d+1), `{"type":"MESSAGE"}`))
+			s.deliver(frameItem(d+1, byte(d+1), `{"type":"MESSAGE"}`))
 		}
 		s.End(wire.CloseRestarting, CauseShutdown)
-		if verdict, _ := s.Deliver(frameItem(4, 4, `{"type":"MESSAGE"}`)); verdict != Parting {
+		if verdict, _ := s.deliver(frameItem(4, 4, `{"type":"MESSAGE"}`)); verdict != Parting {
 			t.Errorf("a delivery behind the end: %d, want that it waits for the logout", verdict)
 		}
 		for range 3 {
@@ -307,7 +307,7 @@ func TestAClientThatClosesByItselfProvesNothing(t *testing.T) {
 		w := newWorld(t, newPipes(), 0)
 		c, s := w.login()
 		c.mute = true
-		s.Deliver(frameItem(1, 1, `{"type":"MESSAGE"}`))
+		s.deliver(frameItem(1, 1, `{"type":"MESSAGE"}`))
 		c.read()
 		_ = c.Close(websocket.StatusNormalClosure, "")
 		<-w.ended
@@ -323,7 +323,7 @@ func TestFastDeliveriesAreProvedByTheirTokens(t *testing.T) {
 		w := newWorld(t, newPipes(), 0)
 		c, s := w.login()
 		to := delivery.Target{Session: 7, User: "ANZ-1"}
-		s.Deliver(&delivery.Item{Kind: delivery.KindFast, Token: 42, Frame: []byte(`{"type":"MESSAGE"}`)}, to)
+		s.deliver(&delivery.Item{Kind: delivery.KindFast, Token: 42, Frame: []byte(`{"type":"MESSAGE"}`)}, to)
 		c.read()
 		go func() { _, _, _ = c.Read(t.Context()) }()
 		if tokens := <-w.proofs; !slices.Equal(tokens, []uint64{42}) {
@@ -340,7 +340,7 @@ func TestAClientThatAnswersNoPingProvesNothingAndKeepsItsSocket(t *testing.T) {
 		c, s := w.login()
 		c.mute = true
 		for d := range uint64(200) {
-			s.Deliver(frameItem(d+1, byte(d), `{"type":"MESSAGE"}`))
+			s.deliver(frameItem(d+1, byte(d), `{"type":"MESSAGE"}`))
 			c.read()
 			tick(s, 500*time.Millisecond)
 		}
@@ -355,11 +355,11 @@ func TestAClientThatAcknowledgesProvesBySeq(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, newPipes(), envelope.FeatureAck)
 		c, s := w.login()
-		s.Deliver(frameItem(1, 1, `{"type":"MESSAGE"}`))
-		s.Deliver(frameItem(2, 0, `{"type":"FETCH_MISSING_MESSAGES_COMPLETE"}`))
+		s.deliver(frameItem(1, 1, `{"type":"MESSAGE"}`))
+		s.deliver(frameItem(2, 0, `{"type":"FETCH_MISSING_MESSAGES_COMPLETE"}`))
 		it, to := frameItem(3, 3, `{"type":"MESSAGE"}`)
 		it.Late = true
-		s.Deliver(it, to)
+		s.deliver(it, to)
 		for _, want := range []string{`{"type":"MESSAGE","seq":1}`, `{"type":"FETCH_MISSING_MESSAGES_COMPLETE"}`, `{"type":"MESSAGE","late":true,"seq":2}`} {
 			if got := c.read(); got != want {
 				t.Errorf("got %s, want %s", got, want)
@@ -401,11 +401,11 @@ func TestAMessageThatTheSocketHasIsNotWrittenAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, newPipes(), 0)
 		c, s := w.login()
-		s.Deliver(frameItem(1, 1, `{"n":1}`))
-		if verdict, _ := s.Deliver(frameItem(2, 1, `{"n":1}`)); verdict != Duplicate {
+		s.deliver(frameItem(1, 1, `{"n":1}`))
+		if verdict, _ := s.deliver(frameItem(2, 1, `{"n":1}`)); verdict != Duplicate {
 			t.Errorf("got %v", verdict)
 		}
-		s.Deliver(frameItem(3, 3, `{"n":3}`))
+		s.deliver(frameItem(3, 3, `{"n":3}`))
 		if first, second := c.read(), c.read(); first != `{"n":1}` || second != `{"n":3}` {
 			t.Errorf("got %s and %s", first, second)
 		}
@@ -419,7 +419,7 @@ func TestTheEndOfAFetchIsToldWhenItWasWritten(t *testing.T) {
 		c, s := w.login()
 		it, to := frameItem(1, 0, `{}`)
 		it.Token = 5
-		s.Deliver(it, to)
+		s.deliver(it, to)
 		synctest.Wait()
 		c.read()
 		if got := <-w.sender.fetches; got != 5 {
@@ -435,7 +435,7 @@ func TestOfTheFastFramesForASlowClientTheOldestGo(t *testing.T) {
 		c, s := w.login()
 		deliver := func(from, to int) {
 			for n := from; n < to; n++ {
-				s.Deliver(&delivery.Item{Kind: delivery.KindFast, Frame: fmt.Appendf(nil, `{"n":%d}`, n)}, delivery.Target{Session: 7, User: "ANZ-1"})
+				s.deliver(&delivery.Item{Kind: delivery.KindFast, Frame: fmt.Appendf(nil, `{"n":%d}`, n)}, delivery.Target{Session: 7, User: "ANZ-1"})
 				synctest.Wait() // the first one fills the pipe, in which nothing fits
 			}
 		}
@@ -513,7 +513,7 @@ func TestAClientThatTakesNothingIsClosed(t *testing.T) {
 		w := newWorld(t, newPipes(), 0)
 		_, s := w.login()
 		began := time.Now()
-		s.Deliver(frameItem(1, 1, `{}`))
+		s.deliver(frameItem(1, 1, `{}`))
 		go tick(s, time.Minute)
 		<-s.Gone()
 		if took := time.Since(began); took < 30*time.Second || took > 33*time.Second {
@@ -657,7 +657,7 @@ func TestEndingWritesWhatIsQueuedAndThenTheCode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, newPipes(), envelope.FeatureHints)
 		c, s := w.login()
-		s.Deliver(frameItem(1, 1, `{"n":1}`))
+		s.deliver(frameItem(1, 1, `{"n":1}`))
 		s.GoAway("shutting_down", 1500*time.Millisecond)
 		s.End(wire.CloseRestarting, CauseShutdown)
 		s.End(wire.CloseRefused, CauseRefused)
@@ -691,8 +691,8 @@ func TestACloseByTheMasterComesBehindWhatWasDelivered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, newPipes(), 0)
 		c, s := w.login()
-		s.Deliver(frameItem(1, 1, `{"n":1}`))
-		s.Deliver(&delivery.Item{Kind: delivery.KindClose}, delivery.Target{Session: 7, User: "ANZ-1", D: 2})
+		s.deliver(frameItem(1, 1, `{"n":1}`))
+		s.deliver(&delivery.Item{Kind: delivery.KindClose}, delivery.Target{Session: 7, User: "ANZ-1", D: 2})
 		if got := c.read(); got != `{"n":1}` {
 			t.Errorf("got %s", got)
 		}
@@ -710,7 +710,7 @@ func TestWhatIsAgainstTheProtocolIsClosedWithItsCode(t *testing.T) {
 	}{
 		"binary":       {func(c *client) error { return c.Write(c.t.Context(), websocket.MessageBinary, []byte("{}")) }, wire.CloseBinary},
 		"not UTF-8":    {func(c *client) error { return c.Write(c.t.Context(), websocket.MessageText, []byte("\"\xff\"")) }, wire.CloseNotUTF8},
-		"not masked":   {func(c *client) error { _, err := c.raw.Write([]byte{opText, 2, '{', '}'}); return err }, wire.CloseProtocolError},
+		"not masked":   {func(c *client) error { _, err := c.raw.Write([]byte{0x81, 2, '{', '}'}); return err }, wire.CloseProtocolError},
 		"reserved bit": {func(c *client) error { _, err := c.raw.Write([]byte{0xc1, 0x80, 0, 0, 0, 0}); return err }, wire.CloseProtocolError},
 	} {
 		t.Run(name, func(t *testing.T) {

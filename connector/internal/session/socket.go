@@ -1,18 +1,19 @@
 package session
 
 import (
-	"encoding/binary"
 	"net"
 	"sync/atomic"
 	"time"
-
-	"github.com/linkerhq/linker/pkg/wire"
 )
 
 const (
 	// sendBuffer keeps little hidden in the kernel: what lies there is neither
 	// proved nor could be taken back.
 	sendBuffer = 64 << 10
+	// readSize is how much is read at once, and ownSize from a connection whose buffer
+	// cannot be taken only when it is needed.
+	readSize = 8 << 10
+	ownSize  = 1 << 10
 	// writePiece is the least that a client has to take within the time after
 	// which it counts as reading too slowly.
 	writePiece = 16 << 10
@@ -29,18 +30,22 @@ const (
 // socket is the connection under a websocket. It knows when the peer last gave
 // a sign of life: bytes that came, or bytes of ours that its stack took off.
 type socket struct {
-	conn  net.Conn  // static
-	queue queue     // static; how many written bytes the kernel still holds
-	start time.Time // static; times below count from here
+	conn    net.Conn  // static
+	buffers *Buffers  // static
+	queue   queue     // static; how many written bytes the kernel still holds
+	start   time.Time // static; times below count from here
 
-	ahead    []byte       // owned by Read: what was read ahead of the upgrade
+	raw  raw
+	own  []byte // owned by read: the buffer of a connection without a file of its own
+	head []byte // owned by read: what was read ahead of the upgrade
+
 	lastRead atomic.Int64 // nanoseconds
 	received atomic.Int64 // bytes
 	written  atomic.Int64 // bytes handed to the kernel
-	writing  atomic.Int64 // nanoseconds at which the write under way began; 0: none is
+	writing  atomic.Int64 // nanoseconds since when a write waits for the peer; 0: none does
 }
 
-func newSocket(conn net.Conn, ahead []byte) *socket {
+func newSocket(conn net.Conn, buffers *Buffers, head []byte) *socket {
 	under := conn
 	if secure, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
 		under = secure.NetConn()
@@ -50,29 +55,64 @@ func newSocket(conn net.Conn, ahead []byte) *socket {
 		_ = tcp.SetNoDelay(true)
 		_ = tcp.SetWriteBuffer(sendBuffer)
 	}
-	return &socket{conn: conn, queue: newQueue(under), start: time.Now(), ahead: ahead}
+	s := &socket{conn: conn, buffers: buffers, queue: newQueue(under), start: time.Now(), head: head}
+	s.raw.init(conn, buffers)
+	return s
 }
 
 func (s *socket) now() int64 { return int64(time.Since(s.start)) + 1 }
 
-func (s *socket) Read(p []byte) (int, error) {
-	if len(s.ahead) > 0 {
-		n := copy(p, s.ahead)
-		s.ahead = s.ahead[n:]
-		s.received.Add(int64(n))
-		return n, nil
+// read waits for bytes and hands them to take, which may keep none of them.
+func (s *socket) read(take func([]byte)) error {
+	if len(s.head) > 0 {
+		head := s.head
+		s.head = nil
+		s.received.Add(int64(len(head)))
+		take(head)
+		return nil
 	}
-	n, err := s.conn.Read(p)
+	if s.raw.conn == nil {
+		if s.own == nil {
+			s.own = make([]byte, ownSize)
+		}
+		n, err := s.conn.Read(s.own)
+		s.came(n)
+		if n > 0 {
+			take(s.own[:n])
+		}
+		return err
+	}
+	buf, err := s.raw.read()
+	if err != nil {
+		return err
+	}
+	s.came(len(*buf))
+	take(*buf)
+	s.buffers.put(buf)
+	return nil
+}
+
+func (s *socket) came(n int) {
 	if n > 0 {
 		s.lastRead.Store(s.now())
 		s.received.Add(int64(n))
 	}
+}
+
+// try writes what the kernel takes at once. Only one goroutine at a time writes.
+func (s *socket) try(p []byte) (int, error) {
+	if s.raw.conn == nil {
+		return 0, nil
+	}
+	n, err := s.raw.write(p)
+	s.written.Add(int64(n))
 	return n, err
 }
 
-// Write is called by the session's writer only. It hands over one piece after
-// another, so that the progress of a slow client can be seen.
-func (s *socket) Write(p []byte) (int, error) {
+// write waits until the kernel has taken everything. It hands over one piece after
+// another, so that the progress of a slow client can be seen. Only one goroutine at
+// a time writes.
+func (s *socket) write(p []byte) (int, error) {
 	total := 0
 	for len(p) > 0 {
 		s.writing.Store(s.now())
@@ -124,39 +164,10 @@ func (s *socket) finish() {
 
 // discard reads and throws away what the peer still sends, until it stops or the
 // parting time is over.
-func (s *socket) discard(buf []byte) {
+func (s *socket) discard() {
 	for limit := s.received.Load() + partingBytes; s.received.Load() < limit; {
-		if _, err := s.Read(buf); err != nil {
+		if err := s.read(func([]byte) {}); err != nil {
 			return
 		}
 	}
-}
-
-// Opcodes of RFC 6455, in a single frame.
-const (
-	opText  = 0x81
-	opClose = 0x88
-	opPing  = 0x89
-	opPong  = 0x8a
-)
-
-// appendFrame appends a frame of the server: whole, not masked.
-func appendFrame[T ~string | ~[]byte](b []byte, op byte, payload T) []byte {
-	return append(appendHeader(b, op, len(payload)), payload...)
-}
-
-func appendHeader(b []byte, op byte, n int) []byte {
-	switch {
-	case n < 126:
-		return append(b, op, byte(n))
-	case n < 1<<16:
-		return append(b, op, 126, byte(n>>8), byte(n))
-	default:
-		return binary.BigEndian.AppendUint64(append(b, op, 127), uint64(n))
-	}
-}
-
-func appendClose(b []byte, code wire.CloseCode, reason string) []byte {
-	payload := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(reason)), uint16(code))
-	return appendFrame(b, opClose, append(payload, reason...))
 }

@@ -28,7 +28,7 @@ func TestAnOversizedFrameIsAnsweredWith1009AlthoughInputIsStillComing(t *testing
 	w := newWorld(t, listen(t), 0)
 	c, _ := w.login()
 	const size = 8 << 20
-	head := binary.BigEndian.AppendUint64([]byte{opText, 0x80 | 127}, size)
+	head := binary.BigEndian.AppendUint64([]byte{0x81, 0x80 | 127}, size)
 	head = append(head, 0, 0, 0, 0)
 	sent := make(chan error, 1)
 	go func() {
@@ -100,14 +100,14 @@ func TestWhatTheKernelHoldsIsNotTakenOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	const total = 4 << 20
-	s := newSocket(conn, nil)
+	s := newSocket(conn, new(Buffers), nil)
 	if s.queue == (queue{}) {
 		t.Skip("this kernel does not tell what it holds")
 	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_, _ = s.Write(make([]byte, total))
+		_, _ = s.write(make([]byte, total))
 	}()
 	deadline := time.Now().Add(10 * time.Second)
 	for s.blocked() == 0 && time.Now().Before(deadline) {
@@ -138,7 +138,7 @@ func TestAThousandMessagesArriveInOrder(t *testing.T) {
 	c, s := w.login()
 	go func() {
 		for d := range uint64(1000) {
-			s.Deliver(frameItem(d+1, 0, fmt.Sprintf(`{"n":%d}`, d)))
+			s.deliver(frameItem(d+1, 0, fmt.Sprintf(`{"n":%d}`, d)))
 		}
 	}()
 	for d := range 1000 {
@@ -177,7 +177,7 @@ func TestWhatTheKernelHoldsOfATLSConnectionIsNotTakenOff(t *testing.T) {
 		t.FailNow()
 	}
 	defer peer.Close()
-	s := newSocket(conn, nil)
+	s := newSocket(conn, new(Buffers), nil)
 	if s.queue == (queue{}) {
 		t.Skip("this kernel does not tell what it holds")
 	}
@@ -185,7 +185,7 @@ func TestWhatTheKernelHoldsOfATLSConnectionIsNotTakenOff(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_, _ = s.Write(make([]byte, total))
+		_, _ = s.write(make([]byte, total))
 	}()
 	deadline := time.Now().Add(10 * time.Second)
 	for s.blocked() == 0 && time.Now().Before(deadline) {

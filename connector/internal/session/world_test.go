@@ -255,3 +255,10 @@ func frameItem(d uint64, id byte, frame string) (*delivery.Item, delivery.Target
 	it.ID[0] = id
 	return it, delivery.Target{Session: 7, User: "ANZ-1", D: d}
 }
+
+// deliver is what the connector does with one delivery.
+func (s *Session) deliver(it *delivery.Item, to delivery.Target) (Verdict, bool) {
+	verdict, advanced := s.Deliver(it, to)
+	s.Flush()
+	return verdict, advanced
+}

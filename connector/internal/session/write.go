@@ -1,57 +1,75 @@
 package session
 
 import (
-	"bytes"
-	"encoding/binary"
-	"net"
 	"time"
 
 	"github.com/linkerhq/linker/pkg/wire"
 )
 
-// writeLoop is the writer: it ends when the session has ended and everything
-// was written, or when the socket takes nothing more.
-func (s *Session) writeLoop() {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+// Flush writes what waits in the outbox. Somebody who is at it already does it as well;
+// what the peer does not take at once is left to a goroutine. So it never blocks, but it
+// calls the session's Sender and Proofs: the caller holds no lock of theirs.
+func (s *Session) Flush() {
+	s.mu.Lock()
+	if s.dismissed && s.state != ended {
+		s.mu.Unlock()
+		s.End(wire.CloseByMaster, CauseMaster)
+		return
+	}
+	busy := s.writing
+	s.writing, s.again = true, busy
+	s.mu.Unlock()
+	if !busy {
+		s.writeOn()
+	}
+}
+
+// writeOn writes until nothing is left, or the peer takes nothing more. Whoever has
+// begun to write calls it.
+func (s *Session) writeOn() {
 	for {
 		buf := s.env.Buffers.get()
 		l := s.gather((*buf)[:0], time.Now())
-		err := s.write(l)
 		*buf = l.bytes
+		n, err := s.socket.try(l.bytes)
+		if err == nil && n < len(l.bytes) {
+			s.pressLater(buf, l, n)
+			return
+		}
 		s.env.Buffers.put(buf)
-		switch {
-		case err != nil:
-			s.end(nil, CausePeer)
+		if !s.wrote(&l, n, err) {
 			return
-		case l.last:
-			s.socket.finish()
-			return
-		case l.more:
-			continue
-		}
-		if l.pingAt.IsZero() {
-			<-s.wake
-			continue
-		}
-		timer.Reset(time.Until(l.pingAt))
-		select {
-		case <-s.wake:
-		case <-timer.C:
 		}
 	}
 }
 
-func (s *Session) write(l load) error {
-	if len(l.bytes) > 0 {
-		n, err := s.socket.Write(l.bytes)
-		s.env.Metrics.bytesOut.Add(float64(n))
-		if err != nil {
-			return err
+func (s *Session) pressLater(buf *[]byte, l load, n int) {
+	s.tasks.Go(func() { s.press(buf, l, n) })
+}
+
+// press waits until the peer takes the rest of a load, and then goes on writing.
+func (s *Session) press(buf *[]byte, l load, n int) {
+	for {
+		m, err := s.socket.write(l.bytes[n:])
+		s.env.Buffers.put(buf)
+		if !s.wrote(&l, n+m, err) {
+			return
 		}
+		buf = s.env.Buffers.get()
+		l, n = s.gather((*buf)[:0], time.Now()), 0
+		*buf = l.bytes
 	}
-	if len(l.fetches) == 0 && !l.advanced {
-		return nil
+}
+
+// wrote notes what became of a load, and says whether to go on writing.
+func (s *Session) wrote(l *load, n int, err error) (more bool) {
+	if n > 0 {
+		s.env.Metrics.bytesOut.Add(float64(n))
+	}
+	if err != nil {
+		s.end(nil, CausePeer)
+		s.writeNoMore()
+		return false
 	}
 	for _, request := range l.fetches {
 		s.Identity().Sender.FetchDone(request)
@@ -59,48 +77,47 @@ func (s *Session) write(l load) error {
 	if l.advanced {
 		s.env.Proofs.Proved(s, nil)
 	}
-	return nil
-}
-
-// conduit is the connection that the websocket library sees. It reads from the
-// socket; what the library writes, pongs and close frames only, goes through the
-// session's writer, so that a client which does not read cannot stop the reader.
-type conduit struct {
-	net.Conn
-	s *Session
-}
-
-func (c conduit) Read(p []byte) (int, error) { return c.s.socket.Read(p) }
-
-// Write takes one control frame, which the library writes as a whole.
-func (c conduit) Write(p []byte) (int, error) {
-	switch payload := p[2:]; p[0] {
-	case opPong:
-		c.s.mu.Lock()
-		c.s.pong = bytes.Clone(payload)
-		c.s.mu.Unlock()
-		signal(c.s.wake)
-	case opClose:
-		c.s.end(bytes.Clone(p), causeOf(payload))
+	if l.last {
+		s.socket.finish()
+		s.writeNoMore()
+		return false
 	}
-	return len(p), nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l.more || s.again {
+		return true
+	}
+	s.writing = false
+	s.remindLocked(l.pingAt)
+	return false
 }
 
-// Close does nothing: the session closes the socket when the writer is done.
-func (c conduit) Close() error { return nil }
-
-// causeOf says why the library closes: it repeats the client's code, or found
-// the client at fault itself.
-func causeOf(payload []byte) Cause {
-	if len(payload) < 2 {
-		return CausePeer
+// writeNoMore ends the writing for good: nobody begins again.
+func (s *Session) writeNoMore() {
+	s.mu.Lock()
+	if s.alarm != nil {
+		s.alarm.Stop()
 	}
-	switch wire.CloseCode(binary.BigEndian.Uint16(payload)) {
-	case wire.CloseProtocolError:
-		return CauseProtocol
-	case wire.CloseTooLarge:
-		return CauseTooLarge
+	s.mu.Unlock()
+	close(s.written)
+}
+
+// remindLocked makes sure that the outbox is looked at by then.
+func (s *Session) remindLocked(at time.Time) {
+	switch {
+	case at.IsZero() || s.reminded:
+		return // an earlier time brings the next one
+	case s.alarm == nil:
+		s.alarm = time.AfterFunc(time.Until(at), s.remind)
 	default:
-		return CausePeer
+		s.alarm.Reset(time.Until(at))
 	}
+	s.reminded = true
+}
+
+func (s *Session) remind() {
+	s.mu.Lock()
+	s.reminded = false
+	s.mu.Unlock()
+	s.Flush()
 }

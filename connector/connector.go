@@ -72,6 +72,7 @@ func New(cfg Config, deps Deps) (*Connector, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("bind the connector's HTTP port %s: %w", cfg.HTTP, err), c.listener.Close())
 	}
+	c.ops.RevealProfiles("")
 	c.links, err = linkport.New(linkport.Config{
 		Domain: cfg.Domain, Address: cfg.Link, Lanes: cfg.Lanes, Certificates: cfg.LinkTLS, Log: deps.Log, Metrics: deps.Metrics,
 	})

@@ -151,6 +151,7 @@ func (p *Processor) open(deps Deps) error {
 	}); err != nil {
 		return err
 	}
+	p.ops.RevealProfiles(cfg.HTTPToken)
 	states := p.roads.Handler()
 	for _, path := range []string{"/v1/links", "/v1/routes", "/v1/network"} {
 		p.ops.Reveal("GET "+path, states, cfg.HTTPToken)

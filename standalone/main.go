@@ -27,6 +27,7 @@ func main() {
 	process := run.Process{Args: os.Args[1:], Environ: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr}
 	os.Exit(run.Main("linker", process, func(ctx context.Context, p run.Process) error {
 		run.LimitMemory(os.DirFS("/"), p.Environ)
+		defer run.PaceCollector(p.Environ)()
 		return runStandalone(ctx, p.Args, p.Stdout, p.Stderr)
 	}))
 }

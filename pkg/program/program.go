@@ -61,6 +61,7 @@ func Serve(ctx context.Context, p settings.Program, version string, process run.
 	if limit := run.LimitMemory(os.DirFS("/"), process.Environ); limit > 0 {
 		about = append(about, "memory_limit", limit)
 	}
+	defer run.PaceCollector(process.Environ)()
 	log.Info("begins", append(about, v.Attributes()...)...)
 	for _, warning := range v.Warnings() {
 		log.Warn("insecure setting", "warning", warning)

@@ -31,13 +31,8 @@ type Decision struct {
 // connector has asked the same before it accepted the message; what is decided
 // here counts, since the network may have changed in between.
 func Decide(from, to ident.UserID, here string, network *topology.Snapshot) Decision {
-	if _, known := network.App(to.App()); !known {
-		return Decision{Verdict: Refuse, Code: wire.CodeUnknownApp}
-	}
-	if !network.MayReach(from.App(), to.App()) {
-		return Decision{Verdict: Refuse, Code: wire.CodeForbiddenApp}
-	}
-	return Way(to, here, network)
+	sender := From(from, here, network)
+	return sender.To(to)
 }
 
 // DecideClose says whether from may close the sockets of target, and where they are:

@@ -73,3 +73,43 @@ func check(t *testing.T, got route.Decision, code wire.Code, from, to ident.User
 		t.Errorf("%s to %s: got %+v, want %+v", from, to, got, want)
 	}
 }
+
+// A Sender remembers what it found out about the last receiver; that must not count for the
+// next one.
+func TestASenderDecidesForEachReceiverAnew(t *testing.T) {
+	t.Parallel()
+	n, err := topology.New(1, topology.Network{
+		Domains: []topology.Domain{
+			{Name: "here", URLs: []string{"ws://127.0.0.1:1"}}, {Name: "there", URLs: []string{"tcp://127.0.0.1:2"}},
+			{Name: "behind", URLs: []string{"tcp://127.0.0.1:3"}}, {Name: "island", URLs: []string{"ws://127.0.0.1:4"}},
+		},
+		Links: []topology.Link{{N1: "here", N2: "there", Insecure: true}, {N1: "there", N2: "behind", Insecure: true}},
+		Apps: []topology.App{
+			{Name: "A", AppID: "a", Master: "A-0", AllowedApps: []string{"AB"}},
+			{Name: "AB", AppID: "b", Master: "AB-0", AllowedApps: []string{"A"}, Distributions: []topology.Distribution{{DomainName: "behind", From: 5, To: 9}}},
+			{Name: "C", AppID: "c", Master: "C-0"},
+		},
+		Distributions: []topology.Distribution{{DomainName: "there", From: 100, To: 199}, {DomainName: "island", From: 200, To: 299}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	users := []ident.UserID{"A-1", "A-150", "A-250", "AB-1", "AB-7", "AB-150", "C-1", "Z-1", "ABC-1", "", "-7", "A"}
+	sender := route.From("A-3", "here", n)
+	for _, before := range users {
+		for _, to := range users {
+			sender.To(before)
+			if got, want := sender.To(to), route.Decide("A-3", to, "here", n); got != want {
+				t.Errorf("%s behind %s: got %+v, want %+v", to, before, got, want)
+			}
+		}
+	}
+	for to, want := range map[ident.UserID]route.Decision{
+		"A-1": {}, "AB-150": {}, "A-150": {Verdict: route.Elsewhere, Domain: "there"}, "AB-7": {Verdict: route.Elsewhere, Domain: "behind"},
+		"A-250": {Verdict: route.Refuse, Code: wire.CodeNoRoute}, "-7": {Verdict: route.Refuse, Code: wire.CodeUnknownApp},
+	} {
+		if got := sender.To(to); got != want {
+			t.Errorf("%s: got %+v, want %+v", to, got, want)
+		}
+	}
+}

@@ -55,7 +55,7 @@ func TestOpsTellsHealthReadinessAndMetrics(t *testing.T) {
 	ready.Store(true)
 	get("/readyz", http.StatusOK, "ready")
 	get("/metrics", http.StatusOK, "go_goroutines")
-	get("/debug/pprof/", http.StatusNotFound, "")
+	get("/debug/pprof/", http.StatusNotFound, "") // unless it is revealed
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)

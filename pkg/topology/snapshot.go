@@ -20,7 +20,7 @@ type Snapshot struct {
 
 	network Network
 	domains map[string]Domain
-	apps    map[string]App
+	apps    map[string]*App
 	links   map[string][]Link // by either end
 	parts   map[string]int    // domains that links join have the same number
 	without remembered
@@ -43,14 +43,14 @@ func New(version uint64, network Network) (*Snapshot, error) {
 		Version: version,
 		network: network,
 		domains: make(map[string]Domain, len(network.Domains)),
-		apps:    make(map[string]App, len(network.Apps)),
+		apps:    make(map[string]*App, len(network.Apps)),
 		links:   make(map[string][]Link),
 	}
 	for _, d := range network.Domains {
 		s.domains[d.Name] = d
 	}
-	for _, a := range network.Apps {
-		s.apps[a.Name] = a
+	for i := range network.Apps {
+		s.apps[network.Apps[i].Name] = &network.Apps[i]
 	}
 	for _, l := range network.Links {
 		s.links[l.N1] = append(s.links[l.N1], l)
@@ -96,23 +96,44 @@ func (s *Snapshot) LinksOf(domain string) []Link { return s.links[domain] }
 // App returns the client app of that name.
 func (s *Snapshot) App(name string) (App, bool) {
 	a, ok := s.apps[name]
-	return a, ok
+	if !ok {
+		return App{}, false
+	}
+	return *a, true
+}
+
+// Knows says whether there is a client app of that name.
+func (s *Snapshot) Knows(app string) bool {
+	_, ok := s.apps[app]
+	return ok
 }
 
 // HomeOf returns the name of the domain that a user is at home in: the first
 // distribution that holds its number, of its app if that has any of its own, else
 // of the network. A user of no distribution is at home where it is connected.
 func (s *Snapshot) HomeOf(user ident.UserID, connectedTo string) string {
-	distributions := s.apps[user.App()].Distributions
-	if len(distributions) == 0 {
-		distributions = s.network.Distributions
+	return s.HomesOf(user.App()).Of(user, connectedTo)
+}
+
+// HomesOf returns where the users of an app are at home, to ask for many of them.
+func (s *Snapshot) HomesOf(app string) Homes {
+	if a, ok := s.apps[app]; ok && len(a.Distributions) > 0 {
+		return a.Distributions
 	}
-	if len(distributions) == 0 {
+	return s.network.Distributions
+}
+
+// Homes says where the users of one app are at home. It belongs to its snapshot.
+type Homes []Distribution
+
+// Of is HomeOf for a user of the app.
+func (h Homes) Of(user ident.UserID, connectedTo string) string {
+	if len(h) == 0 {
 		return connectedTo
 	}
 	number := user.Number()
-	for _, d := range distributions {
-		if d.From <= number && number <= d.To {
+	for i := range h {
+		if d := &h[i]; d.From <= number && number <= d.To {
 			return d.DomainName
 		}
 	}
@@ -126,8 +147,8 @@ func (s *Snapshot) MayReach(fromApp, toApp string) bool {
 	if fromApp == toApp {
 		return true
 	}
-	return slices.Contains(s.apps[fromApp].AllowedApps, toApp) &&
-		slices.Contains(s.apps[toApp].AllowedApps, fromApp)
+	from, to := s.apps[fromApp], s.apps[toApp]
+	return from != nil && to != nil && slices.Contains(from.AllowedApps, toApp) && slices.Contains(to.AllowedApps, fromApp)
 }
 
 // SameNetwork says whether two snapshots describe the same network, whatever

@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"fmt"
 	"strconv"
 	"unicode/utf8"
 
@@ -22,8 +21,10 @@ type Frame struct {
 	Token  string
 	Wants  Wants
 
-	To      []ident.UserID // of MESSAGE and CLOSE_CONNECTION: one; of GROUP_MESSAGE: distinct, as ordered by the client
-	Content []byte         // of MESSAGE and GROUP_MESSAGE: a JSON string, quotes included; aliases the input
+	// Of MESSAGE and CLOSE_CONNECTION: one. Of GROUP_MESSAGE: distinct, as ordered by the
+	// client; they are parts of one string, so who keeps a member had better clone it.
+	To      []ident.UserID
+	Content []byte // of MESSAGE and GROUP_MESSAGE: a JSON string, quotes included; aliases the input
 
 	// Of MESSAGE and GROUP_MESSAGE: the name that the client itself gives its
 	// message. It means something only to sessions with the feature accept, so a
@@ -61,27 +62,43 @@ func Decode(b []byte) (Frame, *Problem) {
 	if p := s.scan(); p != nil {
 		return Frame{}, p
 	}
+	parts := &s.parts
 	f := Frame{Confirm: true}
-	referenceProblem := f.readReference(s.top[topReference])
-	if t := s.top[topType]; t.kind == kindString && !t.surrogate {
-		f.Type = Type(clip(t.text()))
+	referenceProblem := f.readReference(&parts.top[topReference])
+	f.Type = parts.top[topType].typeName()
+	if parts.duplicate != "" {
+		return f, &Problem{CodeDuplicateKey, parts.duplicate + ": stands twice in one object, expected once"}
 	}
-	if s.duplicate != "" {
-		return f, &Problem{CodeDuplicateKey, fmt.Sprintf("%s: stands twice in one object, expected once", s.duplicate)}
-	}
-	if p := checkType(s.top[topType], f.Type); p != nil {
+	if p := checkType(&parts.top[topType], f.Type); p != nil {
 		return f, p
 	}
 	if referenceProblem != nil {
 		return f, referenceProblem
 	}
-	if p := f.readOptions(s.top[topFeature], s.top[topConfirmation]); p != nil {
+	if p := f.readOptions(&parts.top[topFeature], &parts.top[topConfirmation]); p != nil {
 		return f, p
 	}
-	return f, f.readData(&s)
+	p := f.readData(parts)
+	return f, p
 }
 
-func checkType(v value, t Type) *Problem {
+// typeName is the type that a value names, "" if it is no string. To name one that
+// clients send costs no memory.
+func (v *value) typeName() Type {
+	if v.kind != kindString || v.surrogate {
+		return ""
+	}
+	if !v.escaped {
+		for _, t := range [...]Type{TypeMessage, TypeMessageAck, TypeGroupMessage, TypeFetch, TypeAuthClient, TypeCloseConnection} {
+			if string(v.inner()) == string(t) {
+				return t
+			}
+		}
+	}
+	return Type(clip(v.text()))
+}
+
+func checkType(v *value, t Type) *Problem {
 	if v.kind != kindString {
 		return &Problem{CodeUnknownType, "type: " + v.describe() + ", expected the name of a frame type"}
 	}
@@ -97,24 +114,23 @@ func checkType(v value, t Type) *Problem {
 	}
 }
 
-func (f *Frame) readReference(v value) *Problem {
+func (f *Frame) readReference(v *value) *Problem {
 	if v.absent() {
 		return nil
 	}
-	expected := fmt.Sprintf("a string of at most %d characters without U+0000", MaxReferenceLength)
 	s, ok := v.name(MaxReferenceLength)
 	if !ok {
-		return invalid("reference", v, expected)
+		return invalid("reference", v, "a string of at most "+strconv.Itoa(MaxReferenceLength)+" characters without U+0000")
 	}
 	f.Reference = s
 	return nil
 }
 
-func (f *Frame) readOptions(feature, confirmation value) *Problem {
+func (f *Frame) readOptions(feature, confirmation *value) *Problem {
 	switch {
 	case feature.absent():
-	case feature.kind == kindString && feature.text() == "RELIABLE":
-	case feature.kind == kindString && feature.text() == "FAST":
+	case feature.says("RELIABLE"):
+	case feature.says("FAST"):
 		f.Feature = Fast
 	default:
 		return invalid("feature", feature, `"RELIABLE" or "FAST"`)
@@ -129,8 +145,8 @@ func (f *Frame) readOptions(feature, confirmation value) *Problem {
 	return nil
 }
 
-func (f *Frame) readData(s *scanner) *Problem {
-	data := s.top[topData]
+func (f *Frame) readData(s *parts) *Problem {
+	data := &s.top[topData]
 	if data.kind != kindObject && (f.Type != TypeFetch || !data.absent()) {
 		return invalid("data", data, "an object")
 	}
@@ -138,27 +154,27 @@ func (f *Frame) readData(s *scanner) *Problem {
 	case TypeAuthClient:
 		return f.readAuth(s)
 	case TypeMessage:
-		if p := f.readUser("data.to", s.data[dataTo]); p != nil {
+		if p := f.readUser("data.to", &s.data[dataTo]); p != nil {
 			return p
 		}
 		return f.readContent(s)
 	case TypeGroupMessage:
-		if p := f.readMembers(s.data[dataTo]); p != nil {
+		if p := f.readMembers(&s.data[dataTo]); p != nil {
 			return p
 		}
 		return f.readContent(s)
 	case TypeCloseConnection:
-		return f.readUser("data.userId", s.data[dataUserID])
+		return f.readUser("data.userId", &s.data[dataUserID])
 	case TypeFetch:
-		return f.readCount(s.data[dataCount])
+		return f.readCount(&s.data[dataCount])
 	default: // TypeMessageAck: checkType has let no other pass
-		return f.readUpTo(s.data[dataUpTo])
+		return f.readUpTo(&s.data[dataUpTo])
 	}
 }
 
 // readAuth reads everything that is right, so that a refusal can repeat it, and
 // reports the first mistake.
-func (f *Frame) readAuth(s *scanner) *Problem {
+func (f *Frame) readAuth(s *parts) *Problem {
 	var first *Problem
 	note := func(p *Problem) {
 		if first == nil {
@@ -167,31 +183,31 @@ func (f *Frame) readAuth(s *scanner) *Problem {
 	}
 	for _, field := range []struct {
 		name string
-		v    value
+		v    *value
 		into *string
 	}{
-		{"data.appId", s.data[dataAppID], &f.AppID},
-		{"data.userId", s.data[dataUserID], &f.UserID},
+		{"data.appId", &s.data[dataAppID], &f.AppID},
+		{"data.userId", &s.data[dataUserID], &f.UserID},
 	} {
-		text, ok := field.v.name(len(s.b))
+		text, ok := field.v.name(len(field.v.raw))
 		if !ok {
 			note(invalid(field.name, field.v, "a string without U+0000"))
 			continue
 		}
 		*field.into = text
 	}
-	switch token := s.data[dataToken]; {
+	switch token := &s.data[dataToken]; {
 	case token.absent():
 	case token.kind == kindString && !token.surrogate:
 		f.Token = token.text()
 	default: // its value stays out of the message: it may be a secret
 		note(&Problem{CodeInvalidField, "data.token: expected a string"})
 	}
-	note(f.readWants(s.data[dataFeatures]))
+	note(f.readWants(&s.data[dataFeatures]))
 	return first
 }
 
-func (f *Frame) readWants(v value) *Problem {
+func (f *Frame) readWants(v *value) *Problem {
 	if v.absent() {
 		return nil
 	}
@@ -199,16 +215,17 @@ func (f *Frame) readWants(v value) *Problem {
 		return invalid("data.features", v, "an array of strings")
 	}
 	f.Wants.Listed = true
-	for element := range v.elements() {
-		if element.kind != kindString {
-			return invalid("data.features", element, "an array of strings")
-		}
-		switch element.text() {
-		case "accept":
+	s := v.elements()
+	for range v.count {
+		element := s.element()
+		switch {
+		case element.kind != kindString:
+			return invalid("data.features", &element, "an array of strings")
+		case element.says("accept"):
 			f.Wants.Accept = true
-		case "ack":
+		case element.says("ack"):
 			f.Wants.Ack = true
-		case "push":
+		case element.says("push"):
 			f.Wants.Push = true
 		}
 	}
@@ -217,7 +234,7 @@ func (f *Frame) readWants(v value) *Problem {
 
 const userIDForm = "a user id <appName>-<number>"
 
-func (f *Frame) readUser(field string, v value) *Problem {
+func (f *Frame) readUser(field string, v *value) *Problem {
 	text, ok := v.name(len(v.raw))
 	if !ok || text == "" {
 		return invalid(field, v, userIDForm)
@@ -230,35 +247,49 @@ func (f *Frame) readUser(field string, v value) *Problem {
 	return nil
 }
 
-func (f *Frame) readMembers(v value) *Problem {
-	expected := fmt.Sprintf("an array of 1 to %d user ids", MaxGroupMembers)
-	if v.kind != kindArray {
-		return invalid("data.to", v, expected)
+// readMembers reads the members of a group. All their ids are parts of one string: to have
+// one of them means to keep the others.
+func (f *Frame) readMembers(v *value) *Problem {
+	expected := func() string { return "an array of 1 to " + strconv.Itoa(MaxGroupMembers) + " user ids" }
+	if v.kind != kindArray || v.count == 0 {
+		return invalid("data.to", v, expected())
 	}
-	seen := make(map[ident.UserID]struct{})
-	for element := range v.elements() {
-		text, ok := element.name(len(element.raw))
-		user, err := ident.ParseUserID(text)
-		if !ok || err != nil {
-			return invalid("data.to", element, "only user ids <appName>-<number> in the array")
+	all := string(v.raw)
+	most := min(int(v.count), MaxGroupMembers)
+	f.To = make([]ident.UserID, 0, most)
+	seen := newSet(most)
+	s := v.elements()
+	for range v.count {
+		s.beforeElement()
+		start := s.i
+		var text string
+		if s.simpleStr() {
+			text = all[start+1 : s.i-1]
+		} else {
+			s.i = start
+			other := s.value(1)
+			text, _ = other.name(len(other.raw))
 		}
-		if _, known := seen[user]; known {
+		user, err := ident.ParseUserID(text)
+		if err != nil {
+			s.i = start
+			wrong := s.value(1)
+			return invalid("data.to", &wrong, "only user ids <appName>-<number> in the array")
+		}
+		if seen.has(f.To, user) {
 			continue
 		}
-		if len(seen) == MaxGroupMembers {
-			return &Problem{CodeInvalidField, "data.to: more than " + strconv.Itoa(MaxGroupMembers) + " different members, expected " + expected}
+		if len(f.To) == MaxGroupMembers {
+			return &Problem{CodeInvalidField, "data.to: more than " + strconv.Itoa(MaxGroupMembers) + " different members, expected " + expected()}
 		}
-		seen[user] = struct{}{}
+		seen.add(len(f.To))
 		f.To = append(f.To, user)
-	}
-	if len(f.To) == 0 {
-		return invalid("data.to", v, expected)
 	}
 	return nil
 }
 
-func (f *Frame) readContent(s *scanner) *Problem {
-	content := s.data[dataContent]
+func (f *Frame) readContent(s *parts) *Problem {
+	content := &s.data[dataContent]
 	if content.kind != kindString {
 		return invalid("data.content", content, "a string")
 	}
@@ -266,26 +297,26 @@ func (f *Frame) readContent(s *scanner) *Problem {
 		return &Problem{CodeInvalidField, "data.content: holds half of a surrogate pair, expected a string of whole characters"}
 	}
 	f.Content = content.raw
-	f.readClientID("id", s.top[topID])
+	f.readClientID("id", &s.top[topID])
 	if s.top[topID].absent() {
-		f.readClientID("data.id", s.data[dataID])
+		f.readClientID("data.id", &s.data[dataID])
 	}
 	return nil
 }
 
-func (f *Frame) readClientID(field string, v value) {
+func (f *Frame) readClientID(field string, v *value) {
 	if v.absent() {
 		return
 	}
 	text, ok := v.name(MaxClientIDLength)
 	if !ok || text == "" {
-		f.ClientIDProblem = invalid(field, v, fmt.Sprintf("a string of 1 to %d characters without U+0000", MaxClientIDLength))
+		f.ClientIDProblem = invalid(field, v, "a string of 1 to "+strconv.Itoa(MaxClientIDLength)+" characters without U+0000")
 		return
 	}
 	f.ClientID = text
 }
 
-func (f *Frame) readCount(v value) *Problem {
+func (f *Frame) readCount(v *value) *Problem {
 	if v.absent() {
 		f.Count = DefaultFetchCount
 		return nil
@@ -298,7 +329,7 @@ func (f *Frame) readCount(v value) *Problem {
 	return nil
 }
 
-func (f *Frame) readUpTo(v value) *Problem {
+func (f *Frame) readUpTo(v *value) *Problem {
 	n, ok := v.whole()
 	if !ok {
 		return invalid("data.upTo", v, "the seq of a delivered frame")
@@ -307,7 +338,7 @@ func (f *Frame) readUpTo(v value) *Problem {
 	return nil
 }
 
-func invalid(field string, v value, expected string) *Problem {
+func invalid(field string, v *value, expected string) *Problem {
 	return &Problem{CodeInvalidField, field + ": " + v.describe() + ", expected " + expected}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -194,6 +195,55 @@ func TestDecodeRefusesWithCodeFieldAndExpectation(t *testing.T) {
 	}
 }
 
+func TestMembersOfAGroupAreASet(t *testing.T) {
+	t.Parallel()
+	for _, many := range []int{1, 7, 8, 9, 10, 100, wire.MaxGroupMembers} {
+		var list []string
+		var want []ident.UserID
+		for i := range many {
+			list = append(list, fmt.Sprintf(`"A-%d"`, i), fmt.Sprintf(`"A-%d" `, i/2), fmt.Sprintf("\n\"\\u0041-%d\"", i))
+			want = append(want, ident.UserID(fmt.Sprintf("A-%d", i)))
+		}
+		f, problem := wire.Decode([]byte(`{"type":"GROUP_MESSAGE","data":{"to":[` + strings.Join(list, " , ") + `],"content":""}}`))
+		if problem != nil || !slices.Equal(f.To, want) {
+			t.Errorf("%d members, each three times: got %d, %+v", many, len(f.To), problem)
+		}
+	}
+}
+
+// Strings are read eight bytes at a time: what is special in them is seen at every place.
+func TestStringsEndWhereTheyEnd(t *testing.T) {
+	t.Parallel()
+	for length := range 20 {
+		for place := range length {
+			for c := range 256 {
+				text := []byte(strings.Repeat("x", length))
+				text[place] = byte(c)
+				in := []byte(`{"type":"MESSAGE","data":{"to":"A-1","content":"` + string(text) + `"}}`)
+				if !utf8.Valid(in) {
+					continue
+				}
+				f, problem := wire.Decode(in)
+				if (problem == nil) != json.Valid(in) {
+					t.Fatalf("%#x at %d of %d: %+v", c, place, length, problem)
+				}
+				if problem == nil && string(f.Content) != `"`+string(text)+`"` {
+					t.Fatalf("%#x at %d of %d: content %q", c, place, length, f.Content)
+				}
+			}
+		}
+	}
+	for _, c := range []string{"é", "☃", "😀", "\u007f", "\u0080"} {
+		for before := range 10 {
+			text := `"` + strings.Repeat("x", before) + c + c + `"`
+			f, problem := wire.Decode([]byte(`{"type":"MESSAGE","data":{"to":"A-1","content":` + text + `}}`))
+			if problem != nil || string(f.Content) != text {
+				t.Errorf("%s: content %q, %+v", text, f.Content, problem)
+			}
+		}
+	}
+}
+
 func TestARefusedFrameStillTellsItsTypeAndItsValidReference(t *testing.T) {
 	t.Parallel()
 	f, problem := wire.Decode([]byte(`{"reference":"r","type":"WHATEVER","data":{}}`))
@@ -233,6 +283,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"type":"MESSAGE","data":{"to":"ANZ-1","content":"\ud83d\ude00\\"},"reference":"r","id":"x"}`))
 	f.Add([]byte(`{"type":"AUTH_CLIENT","data":{"appId":"a","userId":"ANZ-1","token":"\u0041","features":["ack"]}}`))
 	f.Add([]byte(`{"type":"GROUP_MESSAGE","data":{"to":["ANZ-1","B-2"],"content":""},"feature":"FAST"}`))
+	f.Add([]byte(`{"type":"GROUP_MESSAGE","data":{"to":["A-1" , "A-2","A-3","A-4","A-5","A-6","A-7","A-8","A-9","A-\u0031","A-9"],"content":""}}`))
 	f.Add([]byte(`{"type":"FETCH_MISSING_MESSAGES_REQUEST","data":{"count":5}}`))
 	f.Add([]byte(`{"type":"MESSAGE_ACK","data":{"upTo":5}}`))
 	f.Add([]byte(`{"type":"CLOSE_CONNECTION","data":{"userId":"ANZ-1"}}`))
@@ -251,6 +302,17 @@ func FuzzDecode(f *testing.F) {
 		}
 		compare(t, frame, top)
 	})
+}
+
+// distinct is a list without what stands in it already.
+func distinct(list []ident.UserID) []ident.UserID {
+	var first []ident.UserID
+	for _, user := range list {
+		if !slices.Contains(first, user) {
+			first = append(first, user)
+		}
+	}
+	return first
 }
 
 // compare reads the same frame with encoding/json.
@@ -284,8 +346,11 @@ func compare(t *testing.T, f wire.Frame, top map[string]json.RawMessage) {
 		same("content", text(f.Content), data["content"])
 	case wire.TypeGroupMessage:
 		var to []ident.UserID
-		if json.Unmarshal(data["to"], &to) != nil || len(to) < len(f.To) {
-			t.Fatalf("to is %q, want %s", f.To, data["to"])
+		if err := json.Unmarshal(data["to"], &to); err != nil {
+			t.Fatalf("to %s is no list of strings: %v", data["to"], err)
+		}
+		if distinct := distinct(to); !slices.Equal(f.To, distinct) {
+			t.Fatalf("to is %q, want %q", f.To, distinct)
 		}
 		same("content", text(f.Content), data["content"])
 	case wire.TypeCloseConnection:

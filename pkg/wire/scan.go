@@ -1,23 +1,30 @@
 package wire
 
 import (
+	"encoding/binary"
+	"math/bits"
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
 )
 
-// scanner reads a frame in one pass over its bytes (RFC 8259). It checks the
-// syntax of everything and keeps, of what matters, where it stands.
+// scanner reads JSON in one pass over its bytes (RFC 8259). It checks the syntax of
+// everything and keeps, of what matters, where it stands.
 type scanner struct {
-	b         []byte
-	i         int
+	b     []byte
+	i     int
+	wrong string // the first syntax error; empty so far
+	parts parts  // a value and no pointer: so it needs no memory of its own
+}
+
+// parts is what matters of a frame.
+type parts struct {
 	top       [topCount]value
 	data      [dataFields]value
 	duplicate string // the first name that matters and stands twice in its object
-	wrong     string // the first syntax error; empty so far
 }
 
-// scan reads the whole input.
+// scan reads a whole frame.
 func (s *scanner) scan() *Problem {
 	s.space()
 	switch {
@@ -26,7 +33,7 @@ func (s *scanner) scan() *Problem {
 	case s.peek() != '{':
 		s.fail("expected a JSON object")
 	default:
-		s.object(1, scopeTop, s.top[:])
+		s.object(1, scopeTop, s.parts.top[:])
 		s.space()
 		if s.wrong == "" && s.i < len(s.b) {
 			s.fail("expected nothing behind the object")
@@ -114,11 +121,11 @@ func (s *scanner) object(depth int, of scope, into []value) {
 // member reads the value of a member; isData says that it is the data of the
 // frame, whose own members matter.
 func (s *scanner) member(depth int, isData bool) value {
-	if !isData || s.peek() != '{' || s.top[topData].kind != kindNone {
+	if !isData || s.peek() != '{' || s.parts.top[topData].kind != kindNone {
 		return s.value(depth + 1)
 	}
 	start := s.i
-	s.object(depth+1, scopeData, s.data[:])
+	s.object(depth+1, scopeData, s.parts.data[:])
 	return value{kind: kindObject, raw: s.b[start:s.i]}
 }
 
@@ -127,8 +134,8 @@ func (s *scanner) keep(key value, into *value, v value) {
 		*into = v
 		return
 	}
-	if s.duplicate == "" {
-		s.duplicate = key.text()
+	if s.parts.duplicate == "" {
+		s.parts.duplicate = key.text()
 	}
 }
 
@@ -152,7 +159,7 @@ func (s *scanner) next(end byte) bool {
 // value reads any value; one that nests stands at the given depth.
 func (s *scanner) value(depth int) value {
 	start := s.i
-	kind := kindNone
+	kind, count := kindNone, int32(0)
 	switch c := s.peek(); {
 	case c == '"':
 		return s.str()
@@ -161,7 +168,7 @@ func (s *scanner) value(depth int) value {
 		s.object(depth, scopeOther, nil)
 	case c == '[':
 		kind = kindArray
-		s.array(depth)
+		count = s.array(depth)
 	case c == 't':
 		kind = kindTrue
 		s.literal("true")
@@ -177,26 +184,30 @@ func (s *scanner) value(depth int) value {
 	default:
 		s.fail("expected a value")
 	}
-	return value{kind: kind, raw: s.b[start:s.i]}
+	return value{kind: kind, raw: s.b[start:s.i], count: count}
 }
 
-func (s *scanner) array(depth int) {
+// array returns how many elements it has read.
+func (s *scanner) array(depth int) int32 {
 	if depth > MaxNesting {
 		s.fail("nested too deep, expected at most " + strconv.Itoa(MaxNesting) + " levels")
-		return
+		return 0
 	}
 	s.i++
 	s.space()
 	if s.peek() == ']' {
 		s.i++
-		return
+		return 0
 	}
+	count := int32(0)
 	for s.wrong == "" {
 		s.value(depth + 1)
+		count++
 		if s.next(']') {
-			return
+			break
 		}
 	}
+	return count
 }
 
 func (s *scanner) literal(word string) {
@@ -241,60 +252,107 @@ func (s *scanner) digits() {
 
 // str reads a string.
 func (s *scanner) str() value {
-	v := value{kind: kindString}
 	start := s.i
+	if s.simpleStr() {
+		return value{kind: kindString, raw: s.b[start:s.i]}
+	}
+	return s.escapedStr(start)
+}
+
+// simpleStr reads a string that holds no escape sequence. It reports false where it is stopped by
+// something else than the end of one.
+func (s *scanner) simpleStr() bool {
+	if s.peek() != '"' {
+		return false
+	}
 	s.i++
+	s.plain()
+	if s.peek() != '"' {
+		return false
+	}
+	s.i++
+	return true
+}
+
+// escapedStr goes on with a string that does not end where the scanner stands.
+func (s *scanner) escapedStr(start int) value {
+	var nul, surrogate bool
 	for s.i < len(s.b) {
-		switch c := s.b[s.i]; {
-		case c == '"':
+		switch s.b[s.i] {
+		case '"':
 			s.i++
-			v.raw = s.b[start:s.i]
-			return v
-		case c == '\\':
-			v.escaped = true
-			s.escape(&v)
-		case c < 0x20:
-			s.fail("a control character in a string, expected it escaped")
+			return value{kind: kindString, raw: s.b[start:s.i], escaped: true, nul: nul, surrogate: surrogate}
+		case '\\':
+			isNul, isHalf := s.escape()
+			nul, surrogate = nul || isNul, surrogate || isHalf
 		default:
-			s.i++
+			s.fail("a control character in a string, expected it escaped")
+			return value{}
 		}
+		s.plain()
 	}
 	s.fail(`expected '"'`)
 	return value{}
 }
 
-// escape reads one escape sequence, or the two of a surrogate pair.
-func (s *scanner) escape(v *value) {
+// plain moves on to the next byte of a string that does not stand for itself: a quote, a
+// backslash or a control character.
+func (s *scanner) plain() {
+	b, i := s.b, s.i
+	for ; i+8 <= len(b); i += 8 {
+		if found := special(binary.LittleEndian.Uint64(b[i:])); found != 0 {
+			s.i = i + bits.TrailingZeros64(found)/8
+			return
+		}
+	}
+	for ; i < len(b); i++ {
+		if c := b[i]; c == '"' || c == '\\' || c < ' ' {
+			break
+		}
+	}
+	s.i = i
+}
+
+// special looks at eight bytes at once. The lowest bit that it sets is the highest of the
+// first quote, backslash or control character among them; bits above that one mean nothing.
+func special(w uint64) uint64 {
+	const each = 0x0101010101010101
+	// A byte below 0x80 has its highest bit set by the first difference if it is a quote or
+	// below a space, since a flip of 0x02 brings these and no others below 0x21, and by the
+	// second if it is a backslash.
+	return (((w ^ each*0x02) - each*0x21) | ((w ^ each*'\\') - each)) &^ w & (each * 0x80)
+}
+
+// escape reads one escape sequence, or the two of a surrogate pair. It says whether it was
+// U+0000, and whether it was half of a pair.
+func (s *scanner) escape() (nul, surrogate bool) {
 	s.i++
 	switch s.peek() {
 	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
 		s.i++
-		return
+		return false, false
 	case 'u':
 	default:
 		s.fail("expected an escape sequence of JSON")
-		return
+		return false, false
 	}
 	r, ok := hex4(s.b, s.i+1)
 	if !ok {
 		s.fail("expected four hexadecimal digits")
-		return
+		return false, false
 	}
 	s.i += 5
-	if r == 0 {
-		v.nul = true
-	}
 	if !utf16.IsSurrogate(r) {
-		return
+		return r == 0, false
 	}
 	if s.peek() == '\\' && s.i+1 < len(s.b) && s.b[s.i+1] == 'u' {
 		low, ok := hex4(s.b, s.i+2)
 		if ok && utf16.DecodeRune(r, low) != utf8.RuneError {
 			s.i += 6
-			return
+			return false, false
 		}
 	}
-	v.surrogate = true
+	return false, true
 }
 
 func hex4(b []byte, i int) (rune, bool) {

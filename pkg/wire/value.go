@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"iter"
 	"math"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -22,19 +21,32 @@ const (
 
 // value is where a value stands in the input, which is known to be well formed.
 type value struct {
-	kind      kind
 	raw       []byte // quotes included
-	escaped   bool   // of a string: holds escape sequences
-	nul       bool   // of a string: holds U+0000
-	surrogate bool   // of a string: holds half of a surrogate pair
+	count     int32  // of an array: its elements
+	kind      kind
+	escaped   bool // of a string: holds escape sequences
+	nul       bool // of a string: holds U+0000
+	surrogate bool // of a string: holds half of a surrogate pair
 }
 
-func (v value) absent() bool { return v.kind == kindNone || v.kind == kindNull }
+func (v *value) absent() bool { return v.kind == kindNone || v.kind == kindNull }
 
-func (v value) inner() []byte { return v.raw[1 : len(v.raw)-1] }
+func (v *value) inner() []byte { return v.raw[1 : len(v.raw)-1] }
+
+// says reports whether the value is the string with this text.
+func (v *value) says(text string) bool {
+	switch {
+	case v.kind != kindString:
+		return false
+	case v.escaped:
+		return v.text() == text
+	default:
+		return string(v.inner()) == text
+	}
+}
 
 // text returns what a string says.
-func (v value) text() string {
+func (v *value) text() string {
 	if !v.escaped {
 		return string(v.inner())
 	}
@@ -78,7 +90,7 @@ func (v value) text() string {
 
 // name returns what a string says if it can name something: no U+0000, no half
 // of a surrogate pair, at most so many characters.
-func (v value) name(most int) (string, bool) {
+func (v *value) name(most int) (string, bool) {
 	if v.kind != kindString || v.nul || v.surrogate {
 		return "", false
 	}
@@ -88,7 +100,7 @@ func (v value) name(most int) (string, bool) {
 
 // whole returns a number that is written as digits only; one beyond the range
 // is the largest.
-func (v value) whole() (uint64, bool) {
+func (v *value) whole() (uint64, bool) {
 	if v.kind != kindNumber {
 		return 0, false
 	}
@@ -114,22 +126,26 @@ func allDigits(b []byte) bool {
 	return true
 }
 
-// elements yields the elements of an array.
-func (v value) elements() iter.Seq[value] {
-	return func(yield func(value) bool) {
-		s := scanner{b: v.raw}
+// elements returns a scanner of the elements of an array.
+func (v *value) elements() scanner { return scanner{b: v.raw, i: 1} }
+
+// element reads the next element of an array that is known to have one.
+func (s *scanner) element() value {
+	s.beforeElement()
+	return s.value(1)
+}
+
+// beforeElement moves on to the next element.
+func (s *scanner) beforeElement() {
+	s.space()
+	if s.peek() == ',' {
 		s.i++
 		s.space()
-		for s.peek() != ']' {
-			if !yield(s.value(1)) || s.next(']') {
-				return
-			}
-		}
 	}
 }
 
 // describe is the value as an error message shows it.
-func (v value) describe() string {
+func (v *value) describe() string {
 	if v.kind == kindNone {
 		return "missing"
 	}

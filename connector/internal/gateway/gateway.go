@@ -125,6 +125,11 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // the request.
 func (g *Gateway) serve(s *session.Session, from netip.Addr) {
 	s.Run(context.Background())
+	g.leave(s, from)
+}
+
+// leave is apart from serve, whose stack is there as long as the session is.
+func (g *Gateway) leave(s *session.Session, from netip.Addr) {
 	g.to.Roster.Leave(s)
 	identity := s.Identity()
 	defer g.crowd.leave(from, identity.User)

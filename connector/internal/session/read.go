@@ -24,7 +24,7 @@ import (
 // docs/adr/0006.
 func Accept(w http.ResponseWriter, r *http.Request, env *Env, origins []string) (*Session, error) {
 	h := &hijacker{ResponseWriter: w, env: env}
-	_, err := websocket.Accept(h, r, &websocket.AcceptOptions{
+	ws, err := websocket.Accept(h, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: len(origins) == 0,
 		OriginPatterns:     origins,
 		CompressionMode:    websocket.CompressionDisabled,
@@ -32,6 +32,7 @@ func Accept(w http.ResponseWriter, r *http.Request, env *Env, origins []string) 
 	if err != nil {
 		return nil, err
 	}
+	_ = ws.CloseNow() // closes nothing; without it the collector would keep it for a while
 	return newSession(env, h.socket), nil
 }
 
@@ -59,8 +60,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return c, bufio.NewReadWriter(bufio.NewReaderSize(c, 1), bufio.NewWriterSize(c, 1)), nil
 }
 
-// handedOver is a connection that the library has no more part in: it would close it as
-// soon as the garbage collector finds that nobody uses what it has made of it.
+// handedOver is a connection in which the library has no part any more: it closes nothing.
 type handedOver struct{ net.Conn }
 
 func (handedOver) Close() error { return nil }
@@ -72,7 +72,16 @@ func (s *Session) Run(ctx context.Context) {
 	s.env.Metrics.sockets.Inc()
 	defer s.env.Metrics.sockets.Dec()
 	s.ctx = ctx
-	if !s.readLoop() {
+	// What a login needs of the stack is given back with its goroutine: this one stays as
+	// small as it begins for as long as its client sends nothing more.
+	greeted := make(chan struct{})
+	go func() {
+		defer close(greeted)
+		s.readLoop(readGreeting)
+	}()
+	<-greeted
+	s.readLoop(readOn)
+	if s.reading != readClose {
 		s.socket.discard()
 	}
 	<-s.written
@@ -89,31 +98,31 @@ func (s *Session) endedBy() Cause {
 	return s.cause
 }
 
-// readLoop is the reader: it ends when nothing more can be read that means anything, and
-// reports whether that is because the peer has sent a close frame.
-func (s *Session) readLoop() (closed bool) {
+// readLoop is the reader: it ends when nothing more can be read that means anything, or
+// something else than meanwhile is to be read.
+func (s *Session) readLoop(meanwhile reading) {
 	take := s.take
-	for s.reading == readOn {
-		if err := s.socket.read(take); err != nil && s.reading == readOn {
+	for s.reading == meanwhile {
+		if err := s.socket.read(take); err != nil && s.reading <= readOn {
 			s.end(nil, CausePeer)
-			return false
+			s.reading = readFault
 		}
 	}
-	return s.reading == readClose
 }
 
 // reading says how far the reader is.
 type reading uint8
 
 const (
-	readOn    reading = iota
-	readClose         // the client's close frame came: nothing comes behind it
-	readFault         // what follows cannot be understood
+	readGreeting reading = iota // no login has come yet
+	readOn
+	readClose // the client's close frame came: nothing comes behind it
+	readFault // what follows cannot be understood, or nothing does
 )
 
 // take takes what was read.
 func (s *Session) take(b []byte) {
-	for s.reading == readOn {
+	for s.reading <= readOn {
 		var kind frames.Kind
 		var payload []byte
 		kind, payload, b = s.frames.Next(b)
@@ -204,6 +213,7 @@ func (s *Session) beforeLogin(at state, f wire.Frame, problem *wire.Problem) {
 
 func (s *Session) startLogin(f wire.Frame, problem *wire.Problem) {
 	ctx, cancel := context.WithCancel(s.ctx)
+	s.reading = readOn
 	s.mu.Lock()
 	over := s.state == ended
 	if !over {
@@ -216,8 +226,11 @@ func (s *Session) startLogin(f wire.Frame, problem *wire.Problem) {
 		return
 	}
 	s.tasks.Go(func() {
-		defer cancel()
 		s.env.Door.Login(ctx, s, f, problem)
+		s.mu.Lock()
+		s.cancel = nil
+		s.mu.Unlock()
+		cancel()
 	})
 }
 

@@ -55,11 +55,16 @@ func (p pace) take(due, now int64) (next int64, wait time.Duration) {
 // limits is what one session may send. It is owned by Submit.
 type limits struct {
 	network *topology.Snapshot // which the limits were read from
-	socket  topology.Limit
-	pace    pace  // of socket
-	due     int64 // when the next message of the socket is
-	app     *shared
-	flood   flood
+	bounds  *bounds            // nil: there has never been a limit
+}
+
+// bounds are the limits of a session, and how near to them it is.
+type bounds struct {
+	socket topology.Limit
+	pace   pace  // of socket
+	due    int64 // when the next message of the socket is
+	app    *shared
+	flood  flood
 }
 
 // shared is the limit of an app at this connector. Sessions take from it without
@@ -72,8 +77,6 @@ type shared struct {
 
 // appLimits are the limits of apps at this connector.
 type appLimits struct {
-	began time.Time // static; due times count from here
-
 	mu      sync.Mutex
 	network *topology.Snapshot // guarded by mu; which the rest was read from
 	apps    map[string]*shared // guarded by mu; those with a limit, by name
@@ -119,22 +122,22 @@ func (s *shared) take(now int64) time.Duration {
 
 // admit says whether the limits let a message pass; if not, it answers the client.
 // Without a limit it costs nothing but the look whether there is a newer network.
-func (x *Sender) admit(reference string) bool {
-	l := &x.limits
-	if network := x.u.to.Network.Current(); network != l.network {
-		l.read(x.user.App(), network, &x.u.appLimits)
+func (x *Sender) admit(network *topology.Snapshot, reference string) bool {
+	if network != x.limits.network {
+		x.limits.read(x.user.App(), network, &x.u.appLimits)
 	}
-	if l.pace == (pace{}) && l.app == nil {
+	l := x.limits.bounds
+	if l == nil || l.pace == (pace{}) && l.app == nil {
 		return true
 	}
-	now, next := int64(time.Since(x.u.appLimits.began)), int64(0)
+	now, next := int64(time.Since(x.u.began)), int64(0)
 	if l.pace != (pace{}) {
 		var wait time.Duration
 		next, wait = l.pace.take(l.due, now)
 		if wait > 0 {
 			l.due = next
 			x.limited(ofSocket, l.socket, reference, wait)
-			x.denied(now)
+			x.denied(l, now)
 			if l.flood.seconds >= floodFor {
 				x.s.End(wire.CloseSendingFast, session.CauseFast)
 			}
@@ -144,7 +147,7 @@ func (x *Sender) admit(reference string) bool {
 	if l.app != nil {
 		if wait := l.app.take(now); wait > 0 { // the socket keeps its turn
 			x.limited(ofApp, l.app.limit, reference, wait)
-			x.denied(now)
+			x.denied(l, now)
 			l.flood.seconds = 0 // others may have left it no room
 			return false
 		}
@@ -156,10 +159,10 @@ func (x *Sender) admit(reference string) bool {
 
 // denied counts a refusal. After many of them the socket is not read for the rest of
 // the second.
-func (x *Sender) denied(now int64) {
-	f := &x.limits.flood
+func (x *Sender) denied(l *bounds, now int64) {
+	f := &l.flood
 	f.refused(now)
-	if f.denied >= max(mostDenied, (floodShare+1)*x.limits.socket.PerSecond) {
+	if f.denied >= max(mostDenied, (floodShare+1)*l.socket.PerSecond) {
 		x.s.Rest(time.Duration(f.began + int64(time.Second) - now))
 	}
 }
@@ -167,11 +170,18 @@ func (x *Sender) denied(now int64) {
 func (l *limits) read(app string, network *topology.Snapshot, apps *appLimits) {
 	l.network = network
 	described, _ := network.App(app) // whose app is gone is sent away by others
-	l.socket = described.Limits.Socket
-	l.pace = paceOf(l.socket)
-	l.app = nil
+	if l.bounds == nil {
+		if described.Limits == (topology.Limits{}) {
+			return
+		}
+		l.bounds = new(bounds)
+	}
+	b := l.bounds
+	b.socket = described.Limits.Socket
+	b.pace = paceOf(b.socket)
+	b.app = nil
 	if described.Limits.App != (topology.Limit{}) {
-		l.app = apps.of(app, network)
+		b.app = apps.of(app, network)
 	}
 }
 

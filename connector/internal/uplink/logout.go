@@ -39,13 +39,13 @@ func (u *Uplink) logout(l logout) {
 }
 
 func (u *Uplink) tryLogout(l logout) {
-	err := u.append(l.lane, l.user, &l.record, func(_ int64, err error) {
+	err := u.append(l.lane, l.user, &l.record, u.counted(func(_ int64, err error) {
 		if err != nil {
 			u.keepLogout(l)
 			return
 		}
 		u.under.add(-1)
-	})
+	}))
 	if err != nil {
 		u.keepLogout(l)
 	}

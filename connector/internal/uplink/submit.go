@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,11 +31,11 @@ type Sender struct {
 	lane     int
 	features envelope.Features
 
-	numbers numbers     // owned by Submit
-	limits  limits      // owned by Submit
-	renew   atomic.Bool // a record has failed: the next one begins a new stream
-	entered atomic.Bool // the login may be in the log
-	fetches fetches
+	numbers numbers                 // owned by Submit
+	limits  limits                  // owned by Submit
+	renew   atomic.Bool             // a record has failed: the next one begins a new stream
+	entered atomic.Bool             // the login may be in the log
+	fetches atomic.Pointer[fetches] // stored by Submit, with the first fetch; nil before
 }
 
 // Enter writes the login to the log and waits for the acknowledgement, or for
@@ -50,7 +49,7 @@ func (x *Sender) Enter(ctx context.Context) error {
 		}
 		done <- err
 	}
-	if err := x.u.append(x.lane, x.user, &e, acknowledged); err != nil {
+	if err := x.u.append(x.lane, x.user, &e, x.u.counted(acknowledged)); err != nil {
 		return fmt.Errorf("append login: %w", err)
 	}
 	x.entered.Store(true)
@@ -84,20 +83,21 @@ func (x *Sender) record(kind envelope.Kind) envelope.Envelope {
 // Submit takes one frame, if the limits of its app let it pass. Every frame counts
 // as one message, a group as well.
 func (x *Sender) Submit(f wire.Frame) {
-	if !x.admit(f.Reference) {
+	network := x.u.to.Network.Current()
+	if !x.admit(network, f.Reference) {
 		return
 	}
 	switch f.Type {
 	case wire.TypeMessage, wire.TypeGroupMessage:
-		x.send(f)
+		x.send(&f, network)
 	case wire.TypeCloseConnection:
-		x.close(f)
+		x.close(f.To[0], f.Reference, network)
 	case wire.TypeFetch:
-		x.fetch(f)
+		x.fetch(f.Count, f.Reference)
 	}
 }
 
-func (x *Sender) send(f wire.Frame) {
+func (x *Sender) send(f *wire.Frame, network *topology.Snapshot) {
 	named := x.features.Has(envelope.FeatureAccept)
 	if named && f.ClientIDProblem != nil {
 		x.s.Refuse(f.Reference, f.ClientIDProblem)
@@ -106,21 +106,34 @@ func (x *Sender) send(f wire.Frame) {
 	if !named || f.Feature == wire.Fast { // only what is accepted has a name of its client's
 		f.ClientID = ""
 	}
-	network := x.u.to.Network.Current()
-	homes := make([]string, len(f.To))
-	for i, to := range f.To {
-		d := route.Decide(x.user, to, x.u.cfg.Domain, network)
-		if d.Verdict == route.Refuse {
-			x.fail(f.Reference, d.Code, refusal(d.Code, "data.to", to, x.u.cfg.Domain, network))
-			return
-		}
-		homes[i] = d.Domain
-	}
-	if f.Feature == wire.Fast {
-		x.sendFast(f, homes)
+	d := x.u.draft()
+	defer x.u.release(d)
+	if to, code, refused := x.split(d, f.To, network); refused {
+		x.fail(f.Reference, code, refusal(code, "data.to", to, x.u.cfg.Domain, network))
 		return
 	}
-	x.sendReliable(f, homes, network.Version)
+	if f.Feature == wire.Fast {
+		x.sendFast(f, d)
+		return
+	}
+	x.sendReliable(f, d, network.Version)
+}
+
+// split sorts receivers by where they are at home: by lane in this domain, else by domain.
+// It stops at the first who cannot be reached.
+func (x *Sender) split(d *draft, users []ident.UserID, network *topology.Snapshot) (to ident.UserID, code wire.Code, refused bool) {
+	way := route.From(x.user, x.u.cfg.Domain, network)
+	for _, user := range users {
+		switch decided := way.To(user); decided.Verdict {
+		case route.Refuse:
+			return user, decided.Code, true
+		case route.Here:
+			d.owe("", user.Lane(x.u.cfg.Lanes))
+		case route.Elsewhere:
+			d.owe(decided.Domain, x.lane)
+		}
+	}
+	return "", "", false
 }
 
 // refusal says in words why a user cannot be reached.
@@ -137,11 +150,11 @@ func refusal(code wire.Code, field string, to ident.UserID, here string, network
 	}
 }
 
-// message is the envelope of a MESSAGE without receivers, number and id.
-func (x *Sender) message(f *wire.Frame) envelope.Envelope {
+// message is the envelope of a MESSAGE without receivers, number, id and frame.
+func (x *Sender) message(f *wire.Frame, at time.Time) envelope.Envelope {
 	group := f.Type == wire.TypeGroupMessage
 	return envelope.Envelope{
-		Kind: envelope.KindMessage, From: x.user, CreatedAt: now(), Reference: f.Reference,
+		Kind: envelope.KindMessage, From: x.user, CreatedAt: at.UnixMilli(), Reference: f.Reference,
 		Confirm:  f.Confirm && !group && strings.TrimSpace(f.Reference) != "",
 		Remember: f.ClientID != "",
 	}
@@ -150,20 +163,21 @@ func (x *Sender) message(f *wire.Frame) envelope.Envelope {
 // sendReliable writes a message to the log: one record for each lane that has
 // receivers of it, and one for each other domain. It is accepted when all of them are
 // acknowledged.
-func (x *Sender) sendReliable(f wire.Frame, homes []string, network uint64) {
-	at := time.Now()
-	if x.renew.Swap(false) {
-		x.numbers = newNumbers()
-	}
-	x.numbers.begin(f.To, at)
-	shares := x.split(f.To, homes, x.numbers.next)
-	for _, share := range shares {
-		if _, room := x.u.to.Lanes.Accepts(share.lane); !room {
+func (x *Sender) sendReliable(f *wire.Frame, d *draft, network uint64) {
+	for i := range d.shares {
+		if _, room := x.u.to.Lanes.Accepts(d.shares[i].lane); !room {
 			x.unavailable(f.Reference, "the backlog of the receiver's queue is full")
 			return
 		}
 	}
-	e := x.message(&f)
+	at := time.Now()
+	if x.renew.Swap(false) {
+		x.numbers = newNumbers()
+	}
+	since := at.Sub(x.u.began)
+	d.places = x.numbers.begin(f.To, since, d.places)
+	d.divide(f.To, &x.numbers)
+	e := x.message(f, at)
 	e.Stream, e.Network = x.numbers.stream, network
 	switch {
 	case f.ClientID != "" && f.Type == wire.TypeGroupMessage:
@@ -173,140 +187,62 @@ func (x *Sender) sendReliable(f wire.Frame, homes []string, network uint64) {
 	case f.Type == wire.TypeGroupMessage:
 		e.ID = ident.GroupMessageID(x.numbers.stream, x.numbers.groups+1)
 	default:
-		e.ID = ident.StreamMessageID(x.numbers.stream, f.To[0], x.numbers.next(f.To[0]))
+		e.ID = ident.StreamMessageID(x.numbers.stream, f.To[0], x.numbers.next(d.places[0]))
 	}
-	e.Frame = frame(x.user, &f, &e)
+	d.frame = appendFrame(d.frame[:0], x.user, f, &e)
+	e.Frame = d.frame
 
 	_ = failpoint.Hit(failpoint.ConnectorBeforeAppend)
-	a := &acceptance{x: x, size: len(e.Frame), id: e.ID, reference: f.Reference, at: at, left: len(shares)}
+	a := x.u.acceptance(x, len(d.shares))
+	a.size, a.id, a.reference, a.at = len(e.Frame), e.ID, f.Reference, at
 	x.s.Begin(a.size)
-	taken := false
-	for _, share := range shares {
-		e.To = share.to
-		err := x.u.append(share.lane, share.to[0].User, &e, func(offset int64, err error) {
-			a.note(&share, offset, err)
-			a.done(err)
-		})
-		if err != nil {
-			a.note(&share, trace.NoOffset, err)
-			a.done(err)
-			continue
-		}
-		taken = true
-		x.numbers.use(share.to, at)
+	x.numbers.groups++
+	for _, place := range d.places {
+		x.numbers.use(place, since) // where the log does not take it, another stream begins
 	}
-	if taken {
-		x.numbers.groups++
+	for i := range d.shares {
+		// With the last record a may be over, and be used again.
+		r := a.record(i)
+		r.about(&d.shares[i])
+		e.To = d.shares[i].to
+		if err := x.u.append(r.lane, e.To[0].User, &e, r.done); err != nil {
+			r.answered(trace.NoOffset, err)
+		}
 	}
 }
 
-// share is the receivers of a message in one lane, or in one other domain.
-type share struct {
-	place
-	to    []envelope.Recipient
-	first bool // of its message
-}
-
-// place is where receivers of a message are: in a lane of this domain, or in another
-// domain, to which everything goes through the lane of the sender.
-type place struct {
-	domain string // empty: this one
-	lane   int
-}
-
-// split sorts receivers by place; homes names the other domains of those who are at home
-// there.
-func (x *Sender) split(users []ident.UserID, homes []string, next func(ident.UserID) uint64) []share {
-	var shares []share
-	places := make(map[place]int, min(len(users), x.u.cfg.Lanes))
-	for i, user := range users {
-		p := place{domain: homes[i], lane: x.lane}
-		if p.domain == "" {
-			p.lane = user.Lane(x.u.cfg.Lanes)
-		}
-		i, known := places[p]
-		if !known {
-			i = len(shares)
-			places[p] = i
-			shares = append(shares, share{place: p, first: i == 0})
-		}
-		shares[i].to = append(shares[i].to, envelope.Recipient{User: user, N: next(user)})
-	}
-	return shares
-}
-
-func frame(from ident.UserID, f *wire.Frame, e *envelope.Envelope) []byte {
-	b := make([]byte, 0, len(f.Content)+2*len(f.Reference)+192)
+func appendFrame(b []byte, from ident.UserID, f *wire.Frame, e *envelope.Envelope) []byte {
 	return wire.AppendMessage(b, from, f.Content, f.Reference, wire.Stamp{ID: e.ID, CreatedAt: e.CreatedAt})
-}
-
-// acceptance waits for the acknowledgements of one message.
-type acceptance struct {
-	x         *Sender
-	size      int
-	id        ident.MessageID
-	reference string
-	at        time.Time // when it came
-
-	mu     sync.Mutex
-	left   int  // guarded by mu; records of which nothing was heard yet
-	failed bool // guarded by mu
-}
-
-// done takes the outcome of one record. The last one answers the client.
-func (a *acceptance) done(err error) {
-	if err != nil {
-		a.x.renew.Store(true)
-	}
-	a.mu.Lock()
-	a.left--
-	a.failed = a.failed || err != nil
-	last, failed := a.left == 0, a.failed
-	a.mu.Unlock()
-	if !last {
-		return
-	}
-	_ = failpoint.Hit(failpoint.ConnectorAfterAck)
-	m := a.x.u.metrics
-	switch {
-	case failed:
-		m.failed[wire.CodeQueueUnavailable].Inc()
-		a.x.s.Finish(a.size, unavailableFrame(a.reference, "the queue cannot be written to"))
-	case a.x.features.Has(envelope.FeatureAccept):
-		m.accepted.Inc()
-		a.x.s.Finish(a.size, wire.AppendAccepted(nil, a.reference, a.id))
-	default:
-		m.accepted.Inc()
-		a.x.s.Finish(a.size, nil)
-	}
 }
 
 // sendFast publishes a message: one envelope for each lane that has receivers, and one
 // for each other domain.
-func (x *Sender) sendFast(f wire.Frame, homes []string) {
-	shares := x.split(f.To, homes, func(ident.UserID) uint64 { return 0 })
-	for _, share := range shares {
-		if heard, _ := x.u.to.Lanes.Accepts(share.lane); !heard {
+func (x *Sender) sendFast(f *wire.Frame, d *draft) {
+	for i := range d.shares {
+		if heard, _ := x.u.to.Lanes.Accepts(d.shares[i].lane); !heard {
 			x.unavailable(f.Reference, "nobody serves the receiver's queue")
 			return
 		}
 	}
 	x.numbers.groups++ // of group ids only; a number that is left out means nothing
-	e := x.message(&f)
-	for _, share := range shares {
-		e.To = share.to
-		err := x.u.publish(share.lane, &e, func(stream, n uint64) {
+	d.divide(f.To, nil)
+	e := x.message(f, time.Now())
+	for i := range d.shares {
+		e.To = d.shares[i].to
+		err := x.u.publish(d.shares[i].lane, func(stream, n uint64) []byte {
 			e.Stream = stream
 			for i := range e.To {
 				e.To[i].N = n
 			}
-			switch {
-			case f.Type == wire.TypeGroupMessage:
+			if f.Type == wire.TypeGroupMessage {
 				e.ID = ident.GroupMessageID(x.numbers.stream, x.numbers.groups)
-			default:
+			} else {
 				e.ID = ident.StreamMessageID(stream, f.To[0], n)
 			}
-			e.Frame = frame(x.user, &f, &e)
+			d.frame = appendFrame(d.frame[:0], x.user, f, &e)
+			e.Frame = d.frame
+			d.record = e.Append(d.record[:0])
+			return d.record
 		})
 		if err != nil {
 			x.unavailable(f.Reference, "the live plane cannot be reached")
@@ -318,29 +254,27 @@ func (x *Sender) sendFast(f wire.Frame, homes []string) {
 
 // close asks the target's lane to close its sockets. Only the master of the
 // target's app may.
-func (x *Sender) close(f wire.Frame) {
-	target := f.To[0]
-	network := x.u.to.Network.Current()
+func (x *Sender) close(target ident.UserID, reference string, network *topology.Snapshot) {
 	switch d := route.DecideClose(x.user, target, x.u.cfg.Domain, network); d.Verdict {
 	case route.Refuse:
-		x.fail(f.Reference, d.Code, refusal(d.Code, "data.userId", target, x.u.cfg.Domain, network))
+		x.fail(reference, d.Code, refusal(d.Code, "data.userId", target, x.u.cfg.Domain, network))
 	case route.Here, route.Elsewhere:
 		lane := x.lane
 		if d.Verdict == route.Here {
 			lane = target.Lane(x.u.cfg.Lanes)
 		}
-		e := envelope.Envelope{Kind: envelope.KindClose, From: x.user, To: []envelope.Recipient{{User: target}}, CreatedAt: now(), Reference: f.Reference, Network: network.Version}
+		e := envelope.Envelope{Kind: envelope.KindClose, From: x.user, To: []envelope.Recipient{{User: target}}, CreatedAt: now(), Reference: reference, Network: network.Version}
 		x.s.Begin(0)
-		done := func(err error) {
+		done := func(_ int64, err error) {
 			if err != nil {
 				x.u.metrics.failed[wire.CodeQueueUnavailable].Inc()
-				x.s.Finish(0, unavailableFrame(f.Reference, "the queue cannot be written to"))
+				x.s.Finish(0, unavailableFrame(reference, "the queue cannot be written to"))
 				return
 			}
 			x.s.Finish(0, nil)
 		}
-		if err := x.u.append(lane, target, &e, func(_ int64, err error) { done(err) }); err != nil {
-			done(err)
+		if err := x.u.append(lane, target, &e, x.u.counted(done)); err != nil {
+			done(trace.NoOffset, err)
 		}
 	}
 }

@@ -7,24 +7,24 @@ import (
 	"github.com/linkerhq/linker/pkg/wire"
 )
 
-// note says, for those who ask where a message is, what the log has made of one of its
-// records.
-func (a *acceptance) note(s *share, offset int64, err error) {
-	u := a.x.u
-	if u.to.Trace == nil {
+// note says, for those who ask where a message is, what the log has made of a record.
+func (r *record) note(offset int64, err error) {
+	a := r.of
+	if a.x.u.to.Trace == nil {
 		return
 	}
-	e := trace.Event{At: time.Now(), Kind: trace.Accepted, Message: a.id, Session: a.x.id, Lane: s.lane, Offset: offset, Peer: s.domain, Road: s.domain != ""}
+	e := trace.Event{
+		At: time.Now(), Kind: trace.Accepted, Message: a.id, User: r.user, Session: a.x.id,
+		Lane: r.lane, Offset: offset, Peer: r.domain, Road: r.domain != "",
+	}
 	if err != nil {
 		e.Kind, e.Offset, e.Reason = trace.Refused, trace.NoOffset, string(wire.CodeQueueUnavailable)
 	}
-	if s.first {
+	if r == &a.first {
 		e.Since = a.at
 	}
-	if len(s.to) == 1 {
-		e.User = s.to[0].User
-	} else {
-		e.Users = len(s.to)
+	if r.user == "" {
+		e.Users = r.users
 	}
-	u.to.Trace.Add(e)
+	a.x.u.to.Trace.Add(e)
 }

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,6 +35,7 @@ type Log interface {
 
 // Plane is the live plane, as far as it is needed here.
 type Plane interface {
+	// Publish is done with data when it returns.
 	Publish(subject string, data []byte) error
 }
 
@@ -73,9 +75,13 @@ type Uplink struct {
 	cfg     Config
 	to      Deps
 	metrics *metrics
+	began   time.Time  // static; the times of limits and streams count from here
 	fast    []fastLane // static, by lane
 	logouts logouts
 	under   underWay
+
+	drafts      sync.Pool // of *draft
+	acceptances sync.Pool // of *acceptance
 
 	appLimits appLimits
 }
@@ -86,11 +92,10 @@ func New(cfg Config, to Deps) (*Uplink, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &Uplink{cfg: cfg, to: to, metrics: m, fast: make([]fastLane, cfg.Lanes)}
+	u := &Uplink{cfg: cfg, to: to, metrics: m, began: time.Now(), fast: make([]fastLane, cfg.Lanes)}
 	u.logouts.wake = make(chan struct{}, 1)
-	u.appLimits.began = time.Now()
 	for i := range u.fast {
-		u.fast[i].stream = newStream()
+		u.fast[i].subject, u.fast[i].stream = delivery.FastSubject(cfg.Domain, i), newStream()
 	}
 	return u, nil
 }
@@ -104,24 +109,43 @@ func (u *Uplink) Open(s *session.Session, id uint64, user ident.UserID, features
 	}
 }
 
-// append is Log.Append, counted, so that Settled knows what is under way.
+// append is Log.Append, counted, so that Settled knows what is under way. The last thing
+// that done does is to count it down again, as counted and record.acknowledged do.
 func (u *Uplink) append(lane int, user ident.UserID, e *envelope.Envelope, done func(offset int64, err error)) error {
 	u.under.add(1)
-	size := len(e.Frame) + len(e.Reference) + 64*len(e.To) + 256
-	err := u.to.Log.Append(lane, string(user), e.Append(make([]byte, 0, size)), func(offset int64, err error) {
-		done(offset, err)
-		u.under.add(-1)
-	})
+	err := u.to.Log.Append(lane, string(user), e.Append(make([]byte, 0, room(e))), done)
 	if err != nil {
 		u.under.add(-1)
 	}
 	return err
 }
 
+// counted returns done for append.
+func (u *Uplink) counted(done func(offset int64, err error)) func(offset int64, err error) {
+	return func(offset int64, err error) {
+		done(offset, err)
+		u.under.add(-1)
+	}
+}
+
+// room is how many bytes a record needs, or a few more.
+func room(e *envelope.Envelope) int {
+	const fixed, each, session = 72, 11, 48
+	n := fixed + len(e.From) + len(e.Reference) + len(e.Frame)
+	for i := range e.To {
+		n += each + len(e.To[i].User)
+	}
+	if e.Session != 0 {
+		n += session + len(e.Connector.Name)
+	}
+	return n
+}
+
 // fastLane numbers what is published for a lane, densely: a gap that its owner
 // sees is a loss on the way.
 type fastLane struct {
-	stream uint64 // static
+	subject string // static
+	stream  uint64 // static
 
 	// mu is held while publishing, which only copies into a buffer: the numbers
 	// leave in order.
@@ -129,12 +153,12 @@ type fastLane struct {
 	n  uint64 // guarded by mu; of the last message
 }
 
-func (u *Uplink) publish(lane int, e *envelope.Envelope, number func(stream, n uint64)) error {
+// publish publishes a record for a lane, which write makes of its stream and number.
+func (u *Uplink) publish(lane int, write func(stream, n uint64) []byte) error {
 	f := &u.fast[lane]
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	number(f.stream, f.n+1)
-	err := u.to.Plane.Publish(delivery.FastSubject(u.cfg.Domain, lane), e.Append(nil))
+	err := u.to.Plane.Publish(f.subject, write(f.stream, f.n+1))
 	if err == nil {
 		f.n++
 	}
@@ -146,32 +170,45 @@ func (u *Uplink) Settled(ctx context.Context) error { return u.under.wait(ctx) }
 
 // underWay counts records of which the log has said nothing yet.
 type underWay struct {
+	n      atomic.Int64
+	waited atomic.Bool // somebody waits; stored with mu held
+
 	mu   sync.Mutex
-	n    int           // guarded by mu
-	none chan struct{} // guarded by mu; closed when n falls to 0; nil: nobody waits
+	none chan struct{} // guarded by mu; closed when n is found to be 0; nil: nobody waits
 }
 
 func (w *underWay) add(n int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.n += n
-	if w.n == 0 && w.none != nil {
+	// Who waits says so before it looks at the number: one of both sees the other.
+	if w.n.Add(int64(n)) == 0 && w.waited.Load() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.tellLocked()
+	}
+}
+
+// tellLocked ends the waiting if nothing is under way.
+func (w *underWay) tellLocked() {
+	if w.none != nil && w.n.Load() == 0 {
 		close(w.none)
 		w.none = nil
+		w.waited.Store(false)
 	}
 }
 
 func (w *underWay) wait(ctx context.Context) error {
 	w.mu.Lock()
-	if w.n == 0 {
-		w.mu.Unlock()
-		return nil
-	}
 	if w.none == nil {
 		w.none = make(chan struct{})
 	}
 	none := w.none
+	w.waited.Store(true)
+	w.tellLocked()
 	w.mu.Unlock()
+	select {
+	case <-none:
+		return nil
+	default:
+	}
 	select {
 	case <-none:
 		return nil

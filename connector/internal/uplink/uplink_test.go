@@ -1,10 +1,13 @@
 package uplink_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -66,7 +69,7 @@ func (b *brokers) Publish(subject string, data []byte) error {
 	if b.away != nil {
 		return b.away
 	}
-	e, err := envelope.Decode(data)
+	e, err := envelope.Decode(bytes.Clone(data)) // which will be used again
 	if err != nil || subject != delivery.FastSubject("domain-01", e.User().Lane(lanes)) {
 		return fmt.Errorf("%s: %w", subject, err)
 	}
@@ -307,6 +310,87 @@ func TestAGroupThatFailsInOneLaneFails(t *testing.T) {
 	f.want("DELIVER_FAILED", "QUEUE_UNAVAILABLE")
 }
 
+// What waits for the log is used again for later messages: each is answered with its own
+// reference, id and outcome, in whatever order the log answers.
+func TestEachMessageGetsItsOwnAnswer(t *testing.T) {
+	t.Parallel()
+	const messages, each = 600, 5 // every fifth fails
+	f := newFixture(t, "ANZ-2", envelope.FeatureAccept)
+	ids := make(chan [2]string, 10*messages)
+	var answering sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	for range 3 {
+		answering.Go(func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case r := <-f.records:
+					ids <- [2]string{r.Reference, r.ID.String()}
+					n, err := strconv.Atoi(r.Reference)
+					if err == nil && n%each == 0 {
+						err = errors.New("refused")
+					}
+					r.done(int64(n), err)
+				}
+			}
+		})
+	}
+	t.Cleanup(func() {
+		cancel()
+		answering.Wait()
+	})
+	answers := make(map[string]string)
+	for n := range messages {
+		if n%3 == 0 {
+			f.c.Send(fmt.Sprintf(`{"type":"GROUP_MESSAGE","data":{"to":["ANZ-3","ANZ-4","ANZ-5","ANZ-6","ANZ-%d"],"content":"x"},"reference":"%d"}`, 10+n%100, n))
+		} else {
+			f.c.Send(message(fmt.Sprintf("ANZ-%d", 3+n%7), fmt.Sprintf(`,"reference":"%d"`, n)))
+		}
+		if n < 50 { // so many are under way
+			continue
+		}
+		f.answer(answers)
+	}
+	for range 50 {
+		f.answer(answers)
+	}
+	for len(ids) > 0 {
+		record := <-ids
+		n, err := strconv.Atoi(record[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := record[1]
+		if n%each == 0 {
+			want = "QUEUE_UNAVAILABLE"
+		}
+		if answers[record[0]] != want {
+			t.Errorf("message %d was answered with %q, want %q", n, answers[record[0]], want)
+		}
+	}
+	if len(answers) != messages {
+		t.Errorf("%d answers for %d messages", len(answers), messages)
+	}
+}
+
+// answer reads an answer and notes, by reference, its id or its code.
+func (f *fixture) answer(answers map[string]string) {
+	f.t.Helper()
+	var got struct {
+		Data      struct{ Reference, ID, Code string }
+		Reference string
+	}
+	if err := json.Unmarshal([]byte(f.c.Read()), &got); err != nil {
+		f.t.Fatal(err)
+	}
+	reference := got.Data.Reference + got.Reference
+	if _, twice := answers[reference]; twice {
+		f.t.Errorf("%s was answered twice", reference)
+	}
+	answers[reference] = got.Data.ID + got.Data.Code
+}
+
 func TestAFailedRecordBeginsANewStream(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, "ANZ-2", 0)
@@ -331,6 +415,24 @@ func TestFastGoesOverTheLivePlane(t *testing.T) {
 		e := <-f.fast
 		if e.Kind != envelope.KindMessage || !e.Confirm || e.To[0].N != n+1 || e.ID != ident.StreamMessageID(e.Stream, "ANZ-3", n+1) || e.From != "ANZ-2" {
 			t.Errorf("got %+v", e)
+		}
+	}
+	// The room that one message was written in is used for the next.
+	for _, text := range []string{"a long text", "", "short"} {
+		f.c.Send(`{"type":"GROUP_MESSAGE","data":{"to":["ANZ-3","ANZ-4","ANZ-5","ANZ-6","ANZ-7"],"content":"` + text + `"},"feature":"FAST"}`)
+		members := 0
+		for members < 5 {
+			e := <-f.fast
+			frame := fmt.Sprintf(`{"type":"MESSAGE","data":{"from":"ANZ-2","content":"%s"},"id":"%s","createdAt":%d}`, text, e.ID, e.CreatedAt)
+			if string(e.Frame) != frame || e.Confirm || e.Reference != "" {
+				t.Errorf("got %s, want %s", e.Frame, frame)
+			}
+			for _, to := range e.To {
+				if to.User.Lane(lanes) != e.User().Lane(lanes) || to.N != e.To[0].N {
+					t.Errorf("got %+v beside %+v", to, e.To[0])
+				}
+				members++
+			}
 		}
 	}
 	f.set(func() { f.away = errors.New("away") })
@@ -547,6 +649,7 @@ func TestAnAppsLimitIsSharedAndTakesNothingFromTheSocket(t *testing.T) {
 	began := time.Now()
 	c.Send(message("ANZ-3", ""))
 	f.next()
+	f.set(func() { f.refusing = errors.New("away") }) // what is let through after all is answered, too
 	for range 300 {
 		f.c.Send(message("ANZ-3", ""))
 		got := f.c.Read()
@@ -557,6 +660,7 @@ func TestAnAppsLimitIsSharedAndTakesNothingFromTheSocket(t *testing.T) {
 			t.Fatalf("got %s", got)
 		}
 	}
+	f.set(func() { f.refusing = nil })
 	for range 3 {
 		d.Send(message("CNZ-3", ""))
 		f.next()

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -70,8 +71,9 @@ type Feed struct {
 	failures prometheus.Counter
 	version  prometheus.Gauge
 
+	current atomic.Pointer[topology.Snapshot] // stored with mu held
+
 	mu          sync.Mutex
-	current     *topology.Snapshot         // guarded by mu
 	subscribers map[chan struct{}]struct{} // guarded by mu
 
 	// Owned by Run.
@@ -114,11 +116,7 @@ func New(cfg Config) (*Feed, error) {
 }
 
 // Current returns the newest snapshot; nil until there is a first one.
-func (f *Feed) Current() *topology.Snapshot {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.current
-}
+func (f *Feed) Current() *topology.Snapshot { return f.current.Load() }
 
 // Describes says whether the newest snapshot knows the domain of this process.
 func (f *Feed) Describes() bool {
@@ -139,7 +137,7 @@ func (f *Feed) Subscribe() (changed <-chan struct{}, stop func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.subscribers[ch] = struct{}{}
-	if f.current != nil {
+	if f.Current() != nil {
 		ch <- struct{}{}
 	}
 	return ch, func() {
@@ -221,7 +219,7 @@ func (f *Feed) publish(s *topology.Snapshot) {
 	if _, known := s.Domain(f.domain); !known {
 		f.log.Warn("the network has no domain of this name: is it written as in the file of the meta server?", "domain", f.domain)
 	}
-	f.current = s
+	f.current.Store(s)
 	f.version.Set(float64(s.Version))
 	for ch := range f.subscribers {
 		select {

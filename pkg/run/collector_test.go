@@ -1,0 +1,61 @@
+package run
+
+import (
+	"runtime/debug"
+	"testing"
+)
+
+func TestTheCollectorIsPacedByWhatTheProcessDoes(t *testing.T) {
+	t.Parallel()
+	const mib = 1 << 20
+	for name, c := range map[string]struct {
+		rate, inUse uint64
+		headroom    uint64
+	}{
+		"small and idle":  {0, 20 * mib, 32 * mib},
+		"large and idle":  {0, 800 * mib, 200 * mib},
+		"small and busy":  {60 * mib, 40 * mib, 120 * mib},
+		"small, too busy": {600 * mib, 40 * mib, 256 * mib},
+		"large and busy":  {600 * mib, 2000 * mib, 500 * mib},
+		"just begun":      {0, 0, 32 * mib},
+	} {
+		p := pace{}
+		p.percent(1, c.inUse)
+		percent := p.percent(1+c.rate, c.inUse)
+		got := float64(percent) / 100 * float64(max(c.inUse, 4*mib))
+		if got < 0.9*float64(c.headroom) || got > 1.1*float64(c.headroom) {
+			t.Errorf("%s: %d %%, %.0f MiB, want about %d", name, percent, got/mib, c.headroom/mib)
+		}
+	}
+}
+
+func TestTheHeadroomFallsWhenAProcessComesToRest(t *testing.T) {
+	t.Parallel()
+	p := pace{}
+	p.percent(1, 40<<20)
+	busy := p.percent(200<<20, 40<<20)
+	var idle, rests int
+	for range 20 {
+		idle = p.percent(200<<20, 40<<20)
+		if p.comesToRest() {
+			rests++
+		}
+	}
+	if rests != 1 {
+		t.Errorf("it came to rest %d times", rests)
+	}
+	if busy <= 2*idle || idle != 80 {
+		t.Errorf("busy %d %%, at rest %d %%", busy, idle)
+	}
+}
+
+// Not parallel: it changes the process.
+func TestAnOperatorsGOGCStays(t *testing.T) {
+	before := debug.SetGCPercent(77)
+	defer debug.SetGCPercent(before)
+	PaceCollector([]string{"GOGC=77"})()
+	PaceCollector(nil)()
+	if now := debug.SetGCPercent(77); now != 77 {
+		t.Errorf("GOGC is %d", now)
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -62,6 +63,7 @@ type Downlink struct {
 	sessions Sessions
 	metrics  *metrics
 	lanes    []lane
+	began    time.Time
 	wake     chan struct{} // capacity 1, never closed: urgent answers wait
 }
 
@@ -69,13 +71,15 @@ type Downlink struct {
 type lane struct {
 	number int // static
 
+	// What senders ask for each message, apart from the lock.
+	heard atomic.Int64 // when the last announcement came, as nanoseconds since the downlink began; 0: none has
+	full  atomic.Bool
+
 	// mu is held while a batch or an announcement is worked on: after a new epoch
 	// was adopted, nothing of an older one is taken.
 	mu        sync.Mutex
 	epoch     envelope.Position  // guarded by mu
-	heard     time.Time          // guarded by mu; the last announcement
 	joining   bool               // guarded by mu
-	full      bool               // guarded by mu
 	touched   []*session.Session // guarded by mu; whose outboxes the present batch has put something into
 	delivered envelope.Position  // guarded by mu; the epoch that OwnerChanged was called for
 
@@ -88,7 +92,7 @@ func New(cfg Config, plane Plane, sessions Sessions) (*Downlink, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Downlink{cfg: cfg, plane: plane, sessions: sessions, metrics: m, lanes: make([]lane, cfg.Lanes), wake: make(chan struct{}, 1)}
+	d := &Downlink{cfg: cfg, plane: plane, sessions: sessions, metrics: m, lanes: make([]lane, cfg.Lanes), began: time.Now(), wake: make(chan struct{}, 1)}
 	for i := range d.lanes {
 		d.lanes[i].number = i
 	}
@@ -121,9 +125,8 @@ func (d *Downlink) Run(ctx context.Context) error {
 // (FAST needs it), and whether its backlog has room (RELIABLE needs it).
 func (d *Downlink) Accepts(number int) (heard, room bool) {
 	l := &d.lanes[number]
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return !l.silentLocked(), !l.full || l.silentLocked()
+	silent := d.silent(l)
+	return !silent, silent || !l.full.Load()
 }
 
 // Ready says whether the owners of all lanes can be heard and deliver.
@@ -131,9 +134,9 @@ func (d *Downlink) Ready() error {
 	for i := range d.lanes {
 		l := &d.lanes[i]
 		l.mu.Lock()
-		silent, joining := l.silentLocked(), l.joining
+		joining := l.joining
 		l.mu.Unlock()
-		if silent {
+		if d.silent(l) {
 			return fmt.Errorf("lane %d: no owner was heard of for %s", i, silentAfter)
 		}
 		if joining {
@@ -143,7 +146,13 @@ func (d *Downlink) Ready() error {
 	return nil
 }
 
-func (l *lane) silentLocked() bool { return l.heard.IsZero() || time.Since(l.heard) > silentAfter }
+func (d *Downlink) silent(l *lane) bool {
+	heard := l.heard.Load()
+	return heard == 0 || d.now()-heard > int64(silentAfter)
+}
+
+// now is never 0.
+func (d *Downlink) now() int64 { return int64(time.Since(d.began)) + 1 }
 
 // batch takes what a lane delivers.
 func (d *Downlink) batch(data []byte) {
@@ -256,7 +265,9 @@ func (d *Downlink) announcement(data []byte) {
 		return
 	}
 	join := a.Joining || l.epoch.Before(a.Epoch) || slices.Contains(a.Ask, d.cfg.Connector)
-	l.epoch, l.heard, l.joining, l.full = a.Epoch, time.Now(), a.Joining, a.Full
+	l.epoch, l.joining = a.Epoch, a.Joining
+	l.heard.Store(d.now())
+	l.full.Store(a.Full)
 	changed := !a.Joining && l.delivered != a.Epoch
 	if changed {
 		l.delivered = a.Epoch

@@ -14,15 +14,16 @@ const (
 	paceEvery = time.Second
 	// What may be allocated between two collections: what comes in so much time, but at
 	// least leastHeadroom and at most mostHeadroom bytes, or a quarter of what is in use.
-	headroomFor   = 2 // seconds
+	headroomFor   = 1 // second
 	leastHeadroom = 32 << 20
-	mostHeadroom  = 256 << 20
+	mostHeadroom  = 128 << 20
 	leastShare    = 4
 	leastPercent  = 10
-	// A process that comes to rest gives back what it does not need any more, once, and
-	// only if it is much: that takes a collection.
-	restRate = 2 << 20 // bytes in a second
-	giveBack = 16 << 20
+	// A process at rest gives back what it does not need any more, if that is much and it
+	// has not done so for a while: it takes a collection.
+	restRate  = 4 << 20 // bytes in a second
+	giveBack  = 8 << 20
+	giveEvery = 30 // seconds
 )
 
 // PaceCollector sets how often the garbage collector works by what the process does, until
@@ -48,8 +49,9 @@ func PaceCollector(environ []string) (stop func()) {
 func paceCollector(ctx context.Context) {
 	p := pace{sample: []metrics.Sample{
 		{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"},
-		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/unused:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/unused:bytes"}, {Name: "/memory/classes/heap/objects:bytes"},
 	}}
+	p.sinceGiven = giveEvery
 	last := p.percent(p.read())
 	before := debug.SetGCPercent(last)
 	defer debug.SetGCPercent(before)
@@ -62,7 +64,7 @@ func paceCollector(ctx context.Context) {
 				debug.SetGCPercent(percent) // stops the world for some microseconds
 				last = percent
 			}
-			if p.comesToRest() && p.free() > giveBack {
+			if p.gives() {
 				debug.FreeOSMemory()
 			}
 		case <-ctx.Done():
@@ -73,19 +75,16 @@ func paceCollector(ctx context.Context) {
 
 // pace is what a process allocates.
 type pace struct {
-	sample    []metrics.Sample
-	allocated uint64  // since the process began
-	rate      float64 // bytes in a second, falling slowly
-	resting   bool
+	sample     []metrics.Sample
+	allocated  uint64  // since the process began
+	rate       float64 // bytes in a second, falling slowly
+	sinceGiven int     // seconds
 }
 
 func (p *pace) read() (allocated, inUse uint64) {
 	metrics.Read(p.sample)
 	return p.at(0), p.at(1) + p.at(2) + p.at(3)
 }
-
-// free is what the process could give back, by what was read last.
-func (p *pace) free() uint64 { return p.at(4) + p.at(5) }
 
 func (p *pace) at(i int) uint64 {
 	if p.sample[i].Value.Kind() != metrics.KindUint64 {
@@ -94,18 +93,22 @@ func (p *pace) at(i int) uint64 {
 	return p.sample[i].Value.Uint64()
 }
 
-// comesToRest says, once, that little has been allocated for some seconds.
-func (p *pace) comesToRest() bool {
-	before := p.resting
-	p.resting = p.rate < restRate
-	return p.resting && !before
+// gives says whether it is time to give back what the process does not need.
+func (p *pace) gives() bool {
+	p.sinceGiven++
+	garbage := max(p.at(6), p.at(1)) - p.at(1)
+	if p.rate > restRate || p.sinceGiven < giveEvery || p.at(4)+p.at(5)+garbage < giveBack {
+		return false
+	}
+	p.sinceGiven = 0
+	return true
 }
 
 // percent is the GOGC for a process that has allocated so much since it began, and uses so
 // much of it.
 func (p *pace) percent(allocated, inUse uint64) int {
 	if p.allocated > 0 && allocated >= p.allocated {
-		p.rate = max(float64(allocated-p.allocated)/paceEvery.Seconds(), p.rate/2)
+		p.rate = max(float64(allocated-p.allocated)/paceEvery.Seconds(), p.rate/3)
 	}
 	p.allocated = allocated
 	headroom := min(max(headroomFor*p.rate, leastHeadroom), mostHeadroom)

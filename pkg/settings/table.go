@@ -55,7 +55,7 @@ meta server are away, and is ready when they are there.`,
 		Keys: slices.Concat([]Key{
 			domain(),
 			health(":8081"),
-			{Name: "http-token", Group: "Ports", Kind: Text, Secret: true, Value: "TOKEN", Meaning: "whoever shows it may ask for /v1/…: links, routes, network, users, messages, and dead letters, which it may replay and purge; without it only this machine may"},
+			{Name: "http-token", Group: "Ports", Kind: Text, Secret: true, Value: "TOKEN", Meaning: "whoever shows it may ask for /v1/…: links, routes, network, users, messages, profiles, and dead letters, which it may replay and purge; without it only this machine may"},
 			Key{Name: "mailbox-url", Group: "The mailbox", Kind: Text, Required: true, Secret: true, Value: "URL", Meaning: "MongoDB or a directory; the database is the one in the URL's path, else linker_DOMAIN"}.mailbox(),
 			Key{Name: "mailbox-quota-rows", Group: "The mailbox", Kind: Number, Default: "100000", Value: "COUNT", Meaning: "messages that may wait for one user; 0: any number"}.within(0, 0),
 			Key{Name: "mailbox-quota-bytes", Group: "The mailbox", Kind: Number, Default: "268435456", Value: "BYTES", Meaning: "what waits for one user may have that many; 0: any number"}.within(0, 0),

@@ -194,7 +194,7 @@ func (d *domain) record(lane int, offset int64, e *envelope.Envelope) {
 	}
 	item.Targets = []delivery.Target{target}
 	b := delivery.Batch{Lane: lane, Epoch: envelope.Position{Generation: 1, Offset: 1}, Items: []delivery.Item{item}}
-	if err := d.plane.Publish(delivery.ConnectorSubject(d.cfg.Domain, to.connector), b.Append(nil)); err != nil {
+	if err := d.plane.Publish(delivery.ConnectorSubject(d.cfg.Domain, to.connector, lane), b.Append(nil)); err != nil {
 		d.t.Errorf("deliver: %v", err)
 	}
 }

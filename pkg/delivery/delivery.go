@@ -12,6 +12,7 @@ package delivery
 import (
 	"encoding/binary"
 	"fmt"
+	"strconv"
 
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
@@ -23,9 +24,9 @@ import (
 // larger item travels alone.
 const MaxMessageSize = 28 << 10
 
-// ConnectorSubject is where a connector listens for batches.
-func ConnectorSubject(domain string, c ident.Connector) string {
-	return "conn." + domain + "." + c.Name + "." + c.Incarnation.String()
+// ConnectorSubject is where a connector listens for the batches of a lane.
+func ConnectorSubject(domain string, c ident.Connector, lane int) string {
+	return "conn." + domain + "." + c.Name + "." + c.Incarnation.String() + "." + strconv.Itoa(lane)
 }
 
 // LaneSubject is where the owner of a lane listens for answers.
@@ -60,7 +61,7 @@ type Target struct {
 type Item struct {
 	Kind    Kind
 	Late    bool // newer ones have been delivered before it
-	Urgent  bool // a confirmation waits for the proof: do not delay the ping
+	Urgent  bool // a confirmation waits for the proof, or more for the session: do not delay the ping
 	ID      ident.MessageID
 	Pos     envelope.Position // of the record; of KindLoggedIn the position L of the login, zero with FeaturePush
 	Token   uint64            // of KindFast: comes back in Answers.FastProved, 0: no proof wanted; of a frame that completes a fetch: the Request
@@ -112,7 +113,8 @@ func (it *Item) Append(dst []byte) []byte {
 	dst = appendPosition(dst, it.Pos)
 	dst = binary.AppendUvarint(dst, it.Token)
 	dst = binary.AppendUvarint(dst, uint64(len(it.Targets)))
-	for _, t := range it.Targets {
+	for i := range it.Targets {
+		t := &it.Targets[i]
 		dst = bin.AppendUint64(dst, t.Session)
 		dst = bin.AppendString(dst, t.User)
 		dst = binary.AppendUvarint(dst, t.D)
@@ -120,32 +122,55 @@ func (it *Item) Append(dst []byte) []byte {
 	return bin.AppendString(dst, it.Frame)
 }
 
-// DecodeBatch reads a batch. Frames alias b.
+// DecodeBatch reads a batch. Frames alias b. The users of all targets share memory: who
+// keeps one for longer than the batch had better clone it.
 func DecodeBatch(b []byte) (Batch, error) {
 	r := bin.NewReader(b)
 	if v := r.Byte(); v != version {
 		return Batch{}, fmt.Errorf("batch: unknown version %d", v)
 	}
 	batch := Batch{Lane: int(uint32(r.Uvarint())), Epoch: readPosition(r)}
+	likely := 1 + len(b)/likelyItem
+	batch.Items = make([]Item, 0, likely)
+	var targets []Target // of several items; a new one is begun when it is full
+	var room [1024]byte
+	var places [64]int
+	names, ends := room[:0], places[:0] // of the users of all targets
 	for r.More() {
-		it := Item{Kind: Kind(r.Byte())}
+		batch.Items = append(batch.Items, Item{Kind: Kind(r.Byte())})
+		it := &batch.Items[len(batch.Items)-1]
 		flags := r.Byte()
 		it.Late, it.Urgent = flags&flagLate != 0, flags&flagUrgent != 0
 		r.Copy(it.ID[:])
 		it.Pos = readPosition(r)
 		it.Token = r.Uvarint()
-		it.Targets = make([]Target, r.Count(10))
+		n := r.Count(10)
+		if n > len(targets) {
+			targets = make([]Target, max(n, likely))
+		}
+		it.Targets, targets = targets[:n:n], targets[n:]
 		for i := range it.Targets {
-			it.Targets[i] = Target{Session: r.Uint64(), User: ident.UserID(r.String()), D: r.Uvarint()}
+			it.Targets[i].Session = r.Uint64()
+			names = append(names, r.Bytes()...)
+			ends = append(ends, len(names))
+			it.Targets[i].D = r.Uvarint()
 		}
 		it.Frame = r.Bytes()
-		batch.Items = append(batch.Items, it)
 	}
 	if err := r.Close(); err != nil {
 		return Batch{}, fmt.Errorf("batch: %w", err)
 	}
+	users, from := ident.UserID(names), 0
+	for i := range batch.Items {
+		for j := range batch.Items[i].Targets {
+			batch.Items[i].Targets[j].User, from, ends = users[from:ends[0]], ends[0], ends[1:]
+		}
+	}
 	return batch, nil
 }
+
+// likelyItem is the usual size of an item, in bytes: as many as that allows are made room for.
+const likelyItem = 1024
 
 // Progress is how far one session is: the highest d taken up, in order, and the
 // highest d up to which everything is proved to have been received. Gap says

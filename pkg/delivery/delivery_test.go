@@ -2,6 +2,7 @@ package delivery_test
 
 import (
 	"bytes"
+	"fmt"
 	"reflect"
 	"testing"
 
@@ -63,10 +64,19 @@ func TestALongListOfSessionsIsSplitAndNothingIsLost(t *testing.T) {
 
 func TestBatchSurvivesTheWire(t *testing.T) {
 	t.Parallel()
-	want := batch()
-	got, err := delivery.DecodeBatch(want.Append(nil))
-	if err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+	large := delivery.Batch{Lane: 1, Epoch: epoch}
+	for i := range 200 { // of one target and of many by turns
+		it := delivery.Item{Kind: delivery.KindFrame, ID: ident.MessageID{byte(i)}, Frame: []byte("{}")}
+		for j := range 1 + i%3*(i%70) {
+			it.Targets = append(it.Targets, delivery.Target{Session: uint64(i), User: ident.UserID(fmt.Sprintf("ANZ-%d", i*j)), D: uint64(j)})
+		}
+		large.Items = append(large.Items, it)
+	}
+	for _, want := range []delivery.Batch{batch(), large} {
+		got, err := delivery.DecodeBatch(want.Append(nil))
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+		}
 	}
 }
 

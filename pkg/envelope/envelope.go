@@ -80,11 +80,16 @@ type Position struct {
 
 // Compare orders positions as the log does.
 func (p Position) Compare(q Position) int {
-	return cmp.Or(cmp.Compare(p.Generation, q.Generation), cmp.Compare(p.Offset, q.Offset))
+	if p.Generation != q.Generation {
+		return cmp.Compare(p.Generation, q.Generation)
+	}
+	return cmp.Compare(p.Offset, q.Offset)
 }
 
 // Before says whether p lies before q.
-func (p Position) Before(q Position) bool { return p.Compare(q) < 0 }
+func (p Position) Before(q Position) bool {
+	return p.Generation < q.Generation || p.Generation == q.Generation && p.Offset < q.Offset
+}
 
 // Recipient is one user a message is for. N is the message's number among those
 // of its stream to this user, from 1; 0 where the record has no stream.
@@ -162,22 +167,32 @@ const MaxPath = 64
 // flags says which parts follow.
 func (e *Envelope) flags() uint64 {
 	var flags uint64
-	for _, f := range []struct {
-		is   bool
-		flag uint64
-	}{
-		{e.Confirm, flagConfirm},
-		{e.Remember, flagRemember},
-		{e.Session != 0 || e.Connector != (ident.Connector{}), flagSession},
-		{len(e.Path) > 0 || e.Network != 0 || e.Home != "", flagTravel},
-		{slices.ContainsFunc(e.To, func(r Recipient) bool { return r.After != (Mark{}) }), flagAfter},
-		{e.Late, flagLate},
-		{e.Released, flagReleased},
-		{e.Moved, flagMoved},
-	} {
-		if f.is {
-			flags |= f.flag
+	if e.Confirm {
+		flags |= flagConfirm
+	}
+	if e.Remember {
+		flags |= flagRemember
+	}
+	if e.Session != 0 || e.Connector != (ident.Connector{}) {
+		flags |= flagSession
+	}
+	if len(e.Path) > 0 || e.Network != 0 || e.Home != "" {
+		flags |= flagTravel
+	}
+	for i := range e.To {
+		if e.To[i].After != (Mark{}) {
+			flags |= flagAfter
+			break
 		}
+	}
+	if e.Late {
+		flags |= flagLate
+	}
+	if e.Released {
+		flags |= flagReleased
+	}
+	if e.Moved {
+		flags |= flagMoved
 	}
 	return flags
 }
@@ -220,20 +235,55 @@ func (e *Envelope) Append(b []byte) []byte {
 	return bin.AppendString(b, e.Frame)
 }
 
+// Encode returns the encoding of e in memory of its own.
+func (e *Envelope) Encode() []byte {
+	const fixed, recipient, domain = 128, 32, 2
+	size := fixed + len(e.From) + len(e.Reference) + len(e.Home) + len(e.Connector.Name) + len(e.Frame)
+	for i := range e.To {
+		size += recipient + len(e.To[i].User)
+	}
+	for _, d := range e.Path {
+		size += domain + len(d)
+	}
+	return e.Append(make([]byte, 0, size))
+}
+
 // ErrVersion is reported for a record of a version this program does not know.
 var ErrVersion = errors.New("unknown envelope version")
 
-// Decode reads an encoded envelope. Frame aliases b.
+// Decode reads an encoded envelope. Frame aliases b. The strings share memory with each
+// other: who keeps one for longer than the envelope had better clone it.
 func Decode(b []byte) (Envelope, error) {
+	var e Envelope
+	if err := e.decode(b, nil); err != nil {
+		return Envelope{}, err
+	}
+	return e, nil
+}
+
+// DecodeNew is Decode for what will be passed on as a pointer: the envelope and its only
+// recipient are one piece of memory.
+func DecodeNew(b []byte) (*Envelope, error) {
+	var whole struct {
+		Envelope
+		to [1]Recipient
+	}
+	if err := whole.decode(b, whole.to[:]); err != nil {
+		return nil, err
+	}
+	return &whole.Envelope, nil
+}
+
+// decode fills an empty envelope. Recipients go to to, if it is long enough.
+func (e *Envelope) decode(b []byte, to []Recipient) error {
 	r := bin.NewReader(b)
 	if v := r.Byte(); v != version {
-		return Envelope{}, fmt.Errorf("%w %d", ErrVersion, v)
+		return fmt.Errorf("%w %d", ErrVersion, v)
 	}
-	var e Envelope
 	e.Kind = Kind(r.Byte())
 	flags := r.Uvarint()
 	if flags&^knownFlags != 0 {
-		return Envelope{}, fmt.Errorf("%w: unknown flags %b", ErrVersion, flags)
+		return fmt.Errorf("%w: unknown flags %b", ErrVersion, flags)
 	}
 	e.Confirm = flags&flagConfirm != 0
 	e.Remember = flags&flagRemember != 0
@@ -242,31 +292,34 @@ func Decode(b []byte) (Envelope, error) {
 	e.Moved = flags&flagMoved != 0
 	r.Copy(e.ID[:])
 	e.Stream = r.Uint64()
-	e.From = ident.UserID(r.String())
+	e.From = ident.UserID(r.Shared())
 	if n := r.Count(2); n > 0 {
-		e.To = make([]Recipient, n)
+		if n > len(to) {
+			to = make([]Recipient, n)
+		}
+		e.To = to[:n]
 		for i := range e.To {
-			e.To[i] = Recipient{User: ident.UserID(r.String()), N: r.Uvarint()}
+			e.To[i].User, e.To[i].N = ident.UserID(r.Shared()), r.Uvarint()
 			if flags&flagAfter != 0 {
 				e.To[i].After = Mark{Stream: r.Uint64(), N: r.Uvarint()}
 			}
 		}
 	}
 	e.CreatedAt = r.Varint()
-	e.Reference = r.String()
+	e.Reference = r.Shared()
 	if flags&flagTravel != 0 {
 		if n := r.Count(1); n > 0 {
 			e.Path = make([]string, n)
 			for i := range e.Path {
-				e.Path[i] = r.String()
+				e.Path[i] = r.Shared()
 			}
 		}
-		e.Home = r.String()
+		e.Home = r.Shared()
 		e.Network = r.Uvarint()
 	}
 	if flags&flagSession != 0 {
 		e.Session = r.Uint64()
-		e.Connector.Name = r.String()
+		e.Connector.Name = r.Shared()
 		r.Copy(e.Connector.Incarnation[:])
 		e.Features = Features(r.Byte())
 		e.Request = r.Uint64()
@@ -274,12 +327,12 @@ func Decode(b []byte) (Envelope, error) {
 	}
 	e.Frame = r.Bytes()
 	if err := r.Close(); err != nil {
-		return Envelope{}, fmt.Errorf("envelope: %w", err)
+		return fmt.Errorf("envelope: %w", err)
 	}
 	if err := e.validate(); err != nil {
-		return Envelope{}, fmt.Errorf("envelope: %w", err)
+		return fmt.Errorf("envelope: %w", err)
 	}
-	return e, nil
+	return nil
 }
 
 // validate refuses what no service of ours writes.

@@ -2,7 +2,10 @@ package envelope_test
 
 import (
 	"bytes"
+	"cmp"
+	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/linkerhq/linker/pkg/envelope"
@@ -26,15 +29,34 @@ func samples() []envelope.Envelope {
 
 func TestDecodeIsTheInverseOfAppend(t *testing.T) {
 	t.Parallel()
-	for _, want := range samples() {
-		got, err := envelope.Decode(want.Append(nil))
+	for _, want := range append(samples(), group(1000)) {
+		b := want.Encode()
+		if !bytes.Equal(b, want.Append(nil)) {
+			t.Errorf("%s: Encode and Append differ", want.Kind)
+		}
+		got, err := envelope.Decode(b)
 		if err != nil {
 			t.Fatalf("%s: %v", want.Kind, err)
 		}
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("%s:\n got %+v\nwant %+v", want.Kind, got, want)
 		}
+		whole, err := envelope.DecodeNew(b)
+		if err != nil || !reflect.DeepEqual(*whole, want) {
+			t.Errorf("%s, in one piece: %v\n got %+v\nwant %+v", want.Kind, err, whole, want)
+		}
 	}
+}
+
+// group is a message for many.
+func group(members int) envelope.Envelope {
+	e := envelope.Envelope{
+		Kind: envelope.KindMessage, From: "ANZ-9", Stream: 5, Reference: strings.Repeat("reference ", 30), Path: []string{"domain-01"}, Frame: bytes.Repeat([]byte("{}"), 500),
+	}
+	for i := range members {
+		e.To = append(e.To, envelope.Recipient{User: ident.UserID(fmt.Sprintf("ANZ-%d", i*i)), N: uint64(i) + 1})
+	}
+	return e
 }
 
 func TestDecodeRefusesEveryPrefixAndAnythingBehind(t *testing.T) {
@@ -54,9 +76,13 @@ func TestDecodeRefusesEveryPrefixAndAnythingBehind(t *testing.T) {
 
 func TestPositionsOrderByGenerationThenOffset(t *testing.T) {
 	t.Parallel()
-	a, b := envelope.Position{Generation: 1, Offset: 9}, envelope.Position{Generation: 2, Offset: 0}
-	if !a.Before(b) || b.Before(a) || a.Before(a) {
-		t.Errorf("%v and %v are not ordered", a, b)
+	inOrder := []envelope.Position{{Offset: -1}, {}, {Offset: 7}, {Generation: 1, Offset: 9}, {Generation: 2}, {Generation: 2, Offset: 1}}
+	for i, a := range inOrder {
+		for j, b := range inOrder {
+			if a.Before(b) != (i < j) || a.Compare(b) != cmp.Compare(i, j) {
+				t.Errorf("%v and %v are not ordered", a, b)
+			}
+		}
 	}
 }
 

@@ -5,7 +5,6 @@ package ident
 
 import (
 	"fmt"
-	"hash/fnv"
 	"strconv"
 	"strings"
 )
@@ -46,9 +45,18 @@ func (u UserID) Number() int64 {
 // Lane returns the lane of the user among lanes of them: FNV-1a-64 of the id
 // modulo their number. Every part of the system that picks a lane uses it.
 func (u UserID) Lane(lanes int) int {
-	h := fnv.New64a()
-	h.Write([]byte(u))
-	return int(h.Sum64() % uint64(lanes))
+	const offset, prime = 14695981039346656037, 1099511628211
+	h := uint64(offset)
+	for i := range len(u) {
+		h = (h ^ uint64(u[i])) * prime
+	}
+	return int(h % uint64(lanes))
+}
+
+// SameApp says whether two users are of one app.
+func (u UserID) SameApp(other UserID) bool {
+	n := strings.IndexByte(string(u), '-') + 1
+	return n > 0 && len(other) > n && u[:n] == other[:n]
 }
 
 // IsAppName says whether s can stand in front of the dash of a user id.

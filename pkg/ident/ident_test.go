@@ -48,6 +48,21 @@ func TestLaneIsFNV1a64ModuloTheCount(t *testing.T) {
 	}
 }
 
+func TestSameAppComparesWhatStandsBeforeTheDash(t *testing.T) {
+	t.Parallel()
+	users := []ident.UserID{"A-1", "A-22", "AB-1", "B-1", "AB-333"}
+	for _, a := range users {
+		for _, b := range users {
+			if got, want := a.SameApp(b), a.App() == b.App(); got != want {
+				t.Errorf("%s and %s: %v, want %v", a, b, got, want)
+			}
+		}
+	}
+	if ident.UserID("").SameApp("") {
+		t.Error("nobody has an app")
+	}
+}
+
 func FuzzParseUserID(f *testing.F) {
 	f.Add("ANZ-1")
 	f.Add("ANZ-007")

@@ -30,13 +30,13 @@ func ClientMessageID(sender, to UserID, clientID string) MessageID {
 // StreamMessageID derives the id of a direct message from its place in its
 // sender's stream.
 func StreamMessageID(stream uint64, to UserID, n uint64) MessageID {
-	return derive("stream", string(to), string(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, stream), n)))
+	return derive("stream", string(to), pair(stream, n))
 }
 
 // GroupMessageID derives the id of a group message, one for all members, from
 // its sender's stream and the counter of that stream's group messages.
 func GroupMessageID(stream, counter uint64) MessageID {
-	return derive("group", "", string(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, stream), counter)))
+	return derive("group", "", pair(stream, counter))
 }
 
 // ConfirmationID derives the id of the confirmation of a message.
@@ -55,16 +55,22 @@ func PresenceStream(domain string, about UserID) uint64 {
 	return max(binary.BigEndian.Uint64(id[:]), 1)
 }
 
+// pair is two numbers as bytes.
+func pair(a, b uint64) string {
+	var n [16]byte
+	binary.BigEndian.PutUint64(n[:8], a)
+	binary.BigEndian.PutUint64(n[8:], b)
+	return string(n[:])
+}
+
 // derive hashes unambiguously: each part is preceded by its length.
 func derive(kind, a, b string) MessageID {
-	h := sha256.New()
-	var length [4]byte
-	for _, part := range []string{kind, a, b} {
-		binary.BigEndian.PutUint32(length[:], uint32(len(part)))
-		h.Write(length[:])
-		h.Write([]byte(part))
+	var room [256]byte
+	data := room[:0]
+	for _, part := range [...]string{kind, a, b} {
+		data = binary.BigEndian.AppendUint32(data, uint32(len(part)))
+		data = append(data, part...)
 	}
-	var id MessageID
-	copy(id[:], h.Sum(nil))
-	return id
+	sum := sha256.Sum256(data)
+	return MessageID(sum[:len(MessageID{})])
 }

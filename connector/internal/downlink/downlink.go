@@ -105,19 +105,25 @@ func New(cfg Config, plane Plane, sessions Sessions) (*Downlink, error) {
 // Run works until ctx ends. It returns an error if the live plane cannot be
 // subscribed to.
 func (d *Downlink) Run(ctx context.Context) error {
-	stopBatches, err := d.plane.Subscribe(delivery.ConnectorSubject(d.cfg.Domain, d.cfg.Connector), d.batch)
-	if err != nil {
-		return fmt.Errorf("subscribe to deliveries: %w", err)
+	var stops []func() error
+	defer func() {
+		for _, stop := range stops {
+			_ = stop() // the connection is about to be closed anyway
+		}
+	}()
+	for lane := range d.lanes {
+		stop, err := d.plane.Subscribe(delivery.ConnectorSubject(d.cfg.Domain, d.cfg.Connector, lane), d.batch)
+		if err != nil {
+			return fmt.Errorf("subscribe to the deliveries of lane %d: %w", lane, err)
+		}
+		stops = append(stops, stop)
 	}
-	stopAnnouncements, err := d.plane.Subscribe(delivery.EpochSubject(d.cfg.Domain), d.announcement)
+	stop, err := d.plane.Subscribe(delivery.EpochSubject(d.cfg.Domain), d.announcement)
 	if err != nil {
-		_ = stopBatches()
 		return fmt.Errorf("subscribe to announcements: %w", err)
 	}
+	stops = append(stops, stop)
 	d.answerLoop(ctx)
-	// The connection is about to be closed anyway.
-	_ = stopBatches()
-	_ = stopAnnouncements()
 	return nil
 }
 

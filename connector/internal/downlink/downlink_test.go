@@ -125,7 +125,7 @@ func (f *fixture) login(id uint64) (*session.Session, *sessiontest.Client) {
 
 func (f *fixture) deliver(e int64, items ...delivery.Item) {
 	b := delivery.Batch{Lane: 1, Epoch: epoch(e), Items: items}
-	f.plane.handler(delivery.ConnectorSubject("d", f.self))(b.Append(nil))
+	f.plane.handler(delivery.ConnectorSubject("d", f.self, 1))(b.Append(nil))
 }
 
 func (f *fixture) announce(a delivery.Announcement) {
@@ -357,10 +357,10 @@ func TestWhatIsNotUnderstoodIsPassedOver(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	s, _ := f.login(7)
-	f.plane.handler(delivery.ConnectorSubject("d", f.self))([]byte("?"))
+	f.plane.handler(delivery.ConnectorSubject("d", f.self, 1))([]byte("?"))
 	f.plane.handler(delivery.EpochSubject("d"))([]byte("?"))
 	outside := delivery.Batch{Lane: 2, Epoch: epoch(1)}
-	f.plane.handler(delivery.ConnectorSubject("d", f.self))(outside.Append(nil))
+	f.plane.handler(delivery.ConnectorSubject("d", f.self, 1))(outside.Append(nil))
 	f.deliver(5, frame(7, 1, 1))
 	if p := s.Progress(); p.Taken != 1 {
 		t.Errorf("got %+v", p)

@@ -23,12 +23,17 @@ func AppendUint64(b []byte, v uint64) []byte { return binary.BigEndian.AppendUin
 
 // Reader takes values from the front of a byte slice.
 type Reader struct {
+	all  []byte
 	rest []byte
 	bad  bool
+
+	shared string // a copy of a part of all …
+	from   int    // … that begins here
+	next   int    // how long the next copy is; 0: none was made
 }
 
 // NewReader returns a Reader of b, which it never changes.
-func NewReader(b []byte) *Reader { return &Reader{rest: b} }
+func NewReader(b []byte) *Reader { return &Reader{all: b, rest: b} }
 
 // Byte takes one byte.
 func (r *Reader) Byte() byte {
@@ -41,6 +46,11 @@ func (r *Reader) Byte() byte {
 
 // Uvarint takes an unsigned varint.
 func (r *Reader) Uvarint() uint64 {
+	if len(r.rest) > 0 && r.rest[0] < 0x80 { // most are small
+		v := uint64(r.rest[0])
+		r.rest = r.rest[1:]
+		return v
+	}
 	v, n := binary.Uvarint(r.rest)
 	if n <= 0 {
 		r.fail()
@@ -85,6 +95,27 @@ func (r *Reader) Bytes() []byte {
 
 // String takes a length-prefixed string.
 func (r *Reader) String() string { return string(r.Bytes()) }
+
+const (
+	sharedFirst = 80   // bytes of the first piece that strings share,
+	sharedMost  = 4096 // and of the longest
+)
+
+// Shared takes a length-prefixed string. Strings that are taken one after another share a
+// piece of memory, with what lies between them: who keeps one for long had better clone it.
+func (r *Reader) Shared() string {
+	n := len(r.Bytes())
+	if n == 0 {
+		return ""
+	}
+	at := len(r.all) - len(r.rest) - n
+	if at+n > r.from+len(r.shared) {
+		r.next = max(r.next, sharedFirst)
+		r.from, r.shared = at, string(r.all[at:min(at+max(n, r.next), len(r.all))])
+		r.next = min(2*r.next, sharedMost)
+	}
+	return r.shared[at-r.from : at-r.from+n]
+}
 
 // Count takes the number of elements of a list, each of which needs at least
 // size bytes: a hostile count cannot make the caller allocate more than the

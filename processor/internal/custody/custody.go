@@ -74,7 +74,8 @@ const (
 	moveRows    = 256              // on their way to the right place at once
 )
 
-// Event is something that has happened to a lane.
+// Event is something that has happened to a lane: a pointer to one of the following, but
+// for those that are one pointer themselves.
 type Event interface{ event() }
 
 // RecordRead is the next record of the log, in the order of offsets.
@@ -85,7 +86,7 @@ type RecordRead struct {
 	Fill     bool               // settled by an earlier owner: only the windows learn of it
 }
 
-// FastArrived is an envelope that came over the live plane.
+// FastArrived is an envelope that came over the live plane. It goes by value, as Answered does.
 type FastArrived struct{ Envelope *envelope.Envelope }
 
 // Answered is what a connector says about its sessions of this lane.
@@ -105,6 +106,9 @@ type RowsRead struct {
 type Counted struct {
 	Count Count
 	N     int
+	// AsOf is the latest round whose writes came before it: later ones than those with which
+	// it was asked for may have overtaken it.
+	AsOf uint64
 }
 
 // Loaded is the result of a Load.
@@ -183,7 +187,7 @@ func (TargetsListed) event()  {}
 func (Ticked) event()         {}
 
 // Effects are what is to be done, in any order between the kinds; within a kind
-// in the order given. Writes to the mailbox (Put, Mark, Delete, DeleteProved,
+// in the order given. They are valid until Reset. Writes to the mailbox (Put, Mark, Delete, DeleteProved,
 // Announce) are carried out one after another in the order in which Step asked
 // for them, or so that nobody can tell the difference.
 type Effects struct {
@@ -206,8 +210,8 @@ type Effects struct {
 	Leave        []Leave // channels that are used no longer; before Hand
 	Lists        []List
 
-	last  map[ident.Connector]int // index of the last delivery to each connector
-	round uint64                  // counts Resets: within a round, writes come before reads
+	targets []delivery.Target // of the deliveries, one behind the other
+	round   uint64            // counts Resets: within a round, writes come before reads
 }
 
 // Hand is a record for another domain, the Nth of a channel.
@@ -315,24 +319,38 @@ func (e *Effects) Reset() {
 	e.DeleteProved, e.Reads, e.Counts, e.Loads = e.DeleteProved[:0], e.Reads[:0], e.Counts[:0], e.Loads[:0]
 	e.Usages, e.Expirations = e.Usages[:0], e.Expirations[:0]
 	e.Announce, e.Produce, e.Bury, e.Failures = e.Announce[:0], e.Produce[:0], e.Bury[:0], e.Failures[:0]
-	clear(e.last)
+	clear(e.targets)
+	e.targets = e.targets[:0]
 	e.round++
 }
 
-// deliver adds an item for one session. The same record for several sessions of
-// one connector becomes one item with several targets.
-func (e *Effects) deliver(to ident.Connector, item delivery.Item, target delivery.Target) {
-	if e.last == nil {
-		e.last = map[ident.Connector]int{}
+// Round numbers what the effects hold: it rises with every Reset.
+func (e *Effects) Round() uint64 { return e.round }
+
+// deliver adds an item for one session of a connector. The same record for several
+// sessions of one connector becomes one item with several targets.
+func (e *Effects) deliver(to *connector, item *delivery.Item, target delivery.Target) {
+	if to.asOf == e.round+1 {
+		if last := &e.Deliveries[to.last].Item; sameItem(last, item) {
+			e.addTarget(last, target)
+			return
+		}
 	}
-	i, found := e.last[to]
-	if found && sameItem(&e.Deliveries[i].Item, &item) {
-		e.Deliveries[i].Item.Targets = append(e.Deliveries[i].Item.Targets, target)
+	to.asOf, to.last = e.round+1, len(e.Deliveries)
+	e.Deliveries = append(e.Deliveries, Delivery{To: to.id, Item: *item})
+	e.addTarget(&e.Deliveries[to.last].Item, target)
+}
+
+// addTarget adds to the targets of an item. Those of all items share memory: an item grows
+// in place as long as no other one stands behind it.
+func (e *Effects) addTarget(item *delivery.Item, target delivery.Target) {
+	n, all := len(item.Targets), len(e.targets)
+	if n > 0 && (all < n || &item.Targets[0] != &e.targets[all-n]) {
+		item.Targets = append(item.Targets, target) // in memory of its own, from the second time on
 		return
 	}
-	item.Targets = []delivery.Target{target}
-	e.last[to] = len(e.Deliveries)
-	e.Deliveries = append(e.Deliveries, Delivery{To: to, Item: item})
+	e.targets = append(e.targets, target)
+	item.Targets = e.targets[all-n : all+1 : all+1]
 }
 
 func sameItem(a, b *delivery.Item) bool {

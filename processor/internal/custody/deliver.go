@@ -14,13 +14,13 @@ import (
 // room says whether one more record may go out to the session.
 func (sn *session) room() bool {
 	bytes, records := sn.window()
-	return sn.bytes < bytes && len(sn.flights) < records
+	return sn.bytes < bytes && sn.flights.len() < records
 }
 
 // halfEmpty says whether it is worth to read more rows for the session.
 func (sn *session) halfEmpty() bool {
 	bytes, records := sn.window()
-	return sn.bytes <= bytes/2 && len(sn.flights) <= records/2
+	return sn.bytes <= bytes/2 && sn.flights.len() <= records/2
 }
 
 // window is how much may be under way.
@@ -42,56 +42,82 @@ func (t *target) roomiest() *session {
 
 // leastBusy returns the session with the least in flight.
 func (t *target) leastBusy() *session {
-	if len(t.sessions) == 0 {
+	switch len(t.sessions) {
+	case 0:
 		return nil
+	case 1:
+		return t.sessions[0]
 	}
-	return slices.MinFunc(t.sessions, func(a, b *session) int { return len(a.flights) - len(b.flights) })
+	return slices.MinFunc(t.sessions, func(a, b *session) int { return a.flights.len() - b.flights.len() })
 }
 
 // send puts one message, or instruction, in flight to a session.
 func (s *State) send(sn *session, it *item, fetched bool, fx *Effects) {
 	sn.d++
-	f := &flight{d: sn.d, item: it, fetch: fetched, since: s.now}
-	if len(sn.flights) == 0 {
+	if sn.flights.len() == 0 {
 		sn.heard, sn.pause = s.now, 0
 	}
-	sn.flights = append(sn.flights, f)
-	sn.bytes += it.size
-	it.flights = append(it.flights, sn)
+	s.takeOff(sn, flight{d: sn.d, item: it, fetch: fetched, since: s.now})
 	if fetched {
 		s.note(trace.Fetched, it, sn)
 	} else {
 		s.note(trace.Sent, it, sn)
 	}
 	if sn.conn != 0 {
-		fx.Hand = append(fx.Hand, Hand{Conn: sn.conn, Channel: sn.id, N: f.d, Record: s.outbound(it.env)})
+		fx.Hand = append(fx.Hand, Hand{Conn: sn.conn, Channel: sn.id, N: sn.d, Record: s.outbound(it.env)})
 		return
 	}
-	fx.deliver(sn.connector, frameItem(it), delivery.Target{Session: sn.id, User: sn.user.id, D: f.d})
+	s.give(sn, it, sn.d, fx)
 }
 
-func frameItem(it *item) delivery.Item {
+// takeOff puts a flight behind the others of its session.
+func (s *State) takeOff(sn *session, f flight) {
+	sn.flights.push(f)
+	sn.bytes += f.item.size
+	if f.item.flights == nil {
+		f.item.flights = f.item.first[:0]
+	}
+	f.item.flights = append(f.item.flights, sn)
+	s.occupied(sn)
+}
+
+// landed notes that a session has an item in flight no more.
+func (it *item) landed(sn *session) {
+	if len(it.flights) == 1 && it.flights[0] == sn {
+		it.flights[0] = nil
+		it.flights = it.flights[:0]
+		return
+	}
+	it.flights = slices.DeleteFunc(it.flights, func(other *session) bool { return other == sn })
+}
+
+// give adds a delivery of an item to the effects, under a number of the session.
+func (s *State) give(sn *session, it *item, d uint64, fx *Effects) {
+	to := delivery.Target{Session: sn.id, User: sn.user.id, D: d}
 	if it.control {
-		return it.instruction
+		fx.deliver(sn.connector, it.instruction, to)
+		return
 	}
-	item := delivery.Item{Kind: delivery.KindFrame, Pos: it.pos, ID: it.id}
+	frame := delivery.Item{Kind: delivery.KindFrame, Pos: it.pos, ID: it.id}
 	if it.env != nil {
-		item.Frame, item.Urgent, item.Late = it.env.Frame, it.confirm == unconfirmed, it.env.Late
+		// When half of the window is full, what comes next waits for the proof, too.
+		frame.Urgent = it.confirm == unconfirmed || !sn.halfEmpty()
+		frame.Frame, frame.Late = it.env.Frame, it.env.Late
 	}
-	return item
+	fx.deliver(sn.connector, &frame, to)
 }
 
 // instruct puts something in flight that is not a message: the end of a fetch, a
 // hint, the order to close. Nothing stores it; it goes with its session.
 func (s *State) instruct(sn *session, d delivery.Item, fx *Effects) {
-	it := &item{user: sn.user, control: true, size: len(d.Frame) + overhead, instruction: d, confirm: confirmed}
+	it := &item{user: sn.user, control: true, size: len(d.Frame) + overhead, instruction: &d, confirm: confirmed}
 	s.send(sn, it, false, fx)
 }
 
 // resend repeats what the connector has not taken, and asks again about what it
 // has taken and the socket has not proved.
 func (s *State) resend(sn *session, fx *Effects) {
-	if len(sn.flights) == 0 {
+	if sn.flights.len() == 0 {
 		return
 	}
 	wait := resendTaken
@@ -110,11 +136,11 @@ func (s *State) resend(sn *session, fx *Effects) {
 // repeat sends again, under the same numbers, all that was not taken; if all
 // was, the last delivery, whose answer says how far the session is.
 func (s *State) repeat(sn *session, fx *Effects) {
-	for i, f := range sn.flights {
-		if f.d <= sn.taken && i < len(sn.flights)-1 {
-			continue
+	flights := sn.flights.all()
+	for i := range flights {
+		if f := &flights[i]; f.d > sn.taken || i == len(flights)-1 {
+			s.give(sn, f.item, f.d, fx)
 		}
-		fx.deliver(sn.connector, frameItem(f.item), delivery.Target{Session: sn.id, User: sn.user.id, D: f.d})
 	}
 }
 
@@ -126,13 +152,15 @@ func (s *State) answered(a *delivery.Answers, fx *Effects) {
 	if a.Join.Parts > 0 {
 		s.joined(a, fx)
 	}
-	for _, p := range a.Progress {
-		if sn := s.sessions[p.Session]; sn != nil && sn.target != nil && sn.connector == a.Connector {
+	from := s.connectors[a.Connector]
+	for i := range a.Progress {
+		p := &a.Progress[i]
+		if sn := s.sessions[p.Session]; sn != nil && sn.target != nil && sn.connector == from {
 			s.progress(sn, p, fx)
 		}
 	}
 	for _, id := range a.Gone {
-		if sn := s.sessions[id]; sn != nil && sn.connector == a.Connector {
+		if sn := s.sessions[id]; sn != nil && sn.connector == from {
 			s.endSession(sn, fx)
 			s.left(sn, fx)
 		}
@@ -151,7 +179,7 @@ func (s *State) answered(a *delivery.Answers, fx *Effects) {
 }
 
 // progress moves a session's numbers forward.
-func (s *State) progress(sn *session, p delivery.Progress, fx *Effects) {
+func (s *State) progress(sn *session, p *delivery.Progress, fx *Effects) {
 	if p.Proved > p.Taken {
 		return // no connector of ours says so
 	}
@@ -159,7 +187,8 @@ func (s *State) progress(sn *session, p delivery.Progress, fx *Effects) {
 		// It counts from before this owner's time: its own numbers are needed.
 		s.endSession(sn, fx)
 		sn.gone = false
-		delete(s.heard, sn.connector)
+		s.unadopted[sn] = true
+		delete(s.heard, sn.connector.id)
 		return
 	}
 	if p.Taken > sn.taken || p.Proved > sn.proved {
@@ -178,14 +207,12 @@ func (s *State) progress(sn *session, p delivery.Progress, fx *Effects) {
 func (s *State) advance(sn *session, taken, proved uint64, fx *Effects) int {
 	sn.taken, sn.proved = max(sn.taken, taken), max(sn.proved, proved)
 	n := 0
-	for n < len(sn.flights) && sn.flights[n].d <= sn.proved {
+	for sn.flights.len() > 0 && sn.flights.all()[0].d <= sn.proved {
+		it := sn.flights.all()[0].item
+		sn.flights.drop(1)
+		sn.bytes -= it.size
+		s.land(sn, it, fx)
 		n++
-	}
-	landed := slices.Clone(sn.flights[:n])
-	sn.flights = slices.Delete(sn.flights, 0, n)
-	for _, f := range landed {
-		sn.bytes -= f.item.size
-		s.land(sn, f.item, fx)
 	}
 	if n > 0 && sn.target.behind {
 		s.catching[sn.target] = true
@@ -195,7 +222,7 @@ func (s *State) advance(sn *session, taken, proved uint64, fx *Effects) int {
 
 // land notes that a session has proved receipt of a message.
 func (s *State) land(sn *session, it *item, fx *Effects) {
-	it.flights = slices.DeleteFunc(it.flights, func(other *session) bool { return other == sn })
+	it.landed(sn)
 	if it.control {
 		return
 	}
@@ -270,7 +297,7 @@ func (s *State) produced(t Token, fx *Effects) {
 		s.presenceProduced(u, t.Presence, fx)
 		return
 	}
-	if it := u.items[t.Confirms]; it != nil && it.confirm == confirming {
+	if it := u.items.find(t.Confirms); it != nil && it.confirm == confirming {
 		it.confirm = confirmed
 		s.note(trace.Confirmed, it, nil)
 		s.finish(it, fx)
@@ -290,9 +317,12 @@ func (s *State) confirmation(sender, receiver ident.UserID, id ident.MessageID, 
 		Home:      origin,
 		CreatedAt: s.now.UnixMilli(),
 	}
-	e.Frame = wire.AppendConfirmation(nil, reference, wire.Stamp{ID: e.ID, CreatedAt: e.CreatedAt})
+	e.Frame = wire.AppendConfirmation(make([]byte, 0, confirmationSize+len(reference)), reference, wire.Stamp{ID: e.ID, CreatedAt: e.CreatedAt})
 	return e
 }
+
+// confirmationSize is more than a confirmation has beside its reference, in bytes.
+const confirmationSize = 160
 
 // owedToOthers says whether a target still has to get the message.
 func (s *State) owedToOthers(it *item) bool {
@@ -339,13 +369,13 @@ func (s *State) store(it *item, fx *Effects) {
 // record encodes the envelope for this one receiver.
 func (it *item) record() []byte {
 	e := *it.env
-	for _, to := range e.To {
-		if to.User == it.user.id {
-			e.To = []envelope.Recipient{to}
+	for i := range e.To {
+		if e.To[i].User == it.user.id {
+			e.To = e.To[i : i+1 : i+1]
 			break
 		}
 	}
-	return e.Append(nil)
+	return e.Encode()
 }
 
 func (it *item) key() mailbox.Key {
@@ -370,7 +400,7 @@ func (s *State) rowsStored(keys []mailbox.Key, fx *Effects) {
 				s.catching[t] = true
 			}
 		}
-		it := u.items[k.Pos]
+		it := u.items.find(k.Pos)
 		if it == nil {
 			continue
 		}

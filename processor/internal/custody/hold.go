@@ -201,7 +201,7 @@ func (s *State) storeHeld(age time.Duration, fx *Effects) {
 				if h.inLog && !h.storing && !h.going && s.now.Sub(h.since) >= age {
 					h.storing = true
 					fx.Put = append(fx.Put, mailbox.Row{
-						To: h.key.To, Pos: h.key.Pos, ID: h.key.ID, Lane: s.cfg.Lane, Stored: s.now.Unix(), Record: h.env.Append(nil),
+						To: h.key.To, Pos: h.key.Pos, ID: h.key.ID, Lane: s.cfg.Lane, Stored: s.now.Unix(), Record: h.env.Encode(),
 					})
 				}
 			}

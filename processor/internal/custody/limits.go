@@ -117,6 +117,9 @@ func (s *State) usage(of *user) *usage {
 		}
 		u = &usage{}
 		s.usages[of.id] = u
+		if of.domain != "" {
+			s.roadUsage[of.id] = u
+		}
 	}
 	return u
 }
@@ -160,9 +163,9 @@ func (s *State) recount(fx *Effects) {
 		return
 	}
 	s.recounted = s.now
-	for id, waits := range s.usages { // a road may be forgotten, what waits for it may not
+	for id, waits := range s.roadUsage { // a road may be forgotten, what waits for it may not
 		pause := recountAfter + time.Duration(waits.rows)*recountRow
-		if isRoad(string(id)) && waits.known && waits.rows > 0 && s.now.Sub(waits.counted) >= pause {
+		if waits.known && waits.rows > 0 && s.now.Sub(waits.counted) >= pause {
 			s.askUsage(id, waits, fx)
 		}
 	}
@@ -255,7 +258,7 @@ func (s *State) rowsExpired(e *RowsExpired, fx *Effects) {
 		row := &e.Rows[i]
 		u := s.users[ident.UserID(row.To)]
 		key := mailbox.Key{To: row.To, Pos: row.Pos, ID: row.ID}
-		if isHold(row.To) || s.touched[key] || u != nil && (u.reads > 0 || u.items[row.Pos] != nil) {
+		if isHold(row.To) || s.touched[key] || u != nil && (u.reads > 0 || u.items.find(row.Pos) != nil) {
 			continue
 		}
 		ended++

@@ -68,6 +68,13 @@ func (s *State) move(fx *Effects) {
 	}
 }
 
+// begin begins anew with the network of another version. Rows that have stayed, because their
+// user was to come back, may have to go after all, and before its windows.
+func (m *moving) begin(version uint64) {
+	m.due, m.changed, m.version, m.told = true, true, version, nil
+	m.queue, m.current = nil, ""
+}
+
 // targetsListed picks the targets whose rows may be in the wrong place.
 func (s *State) targetsListed(e *TargetsListed, fx *Effects) {
 	m := &s.moving
@@ -106,7 +113,11 @@ func (s *State) readMoving(fx *Effects) {
 // moveRows writes a page of rows into the lane again.
 func (s *State) moveRows(e *RowsRead, fx *Effects) {
 	m := &s.moving
-	m.reading, m.more = false, e.More
+	m.reading = false
+	if m.current != e.Read.Query.To {
+		return // it was begun anew since
+	}
+	m.more = e.More
 	if !s.misplaced(m.current) || s.busyHere(ident.UserID(m.current)) {
 		// It belongs here after all, or somebody is served from it, and is about to go.
 		m.due = m.due || s.misplaced(m.current)
@@ -142,7 +153,7 @@ func (s *State) moveRows(e *RowsRead, fx *Effects) {
 // busyHere says whether something is under way between a target's mailbox and somebody.
 func (s *State) busyHere(target ident.UserID) bool {
 	u := s.users[target]
-	return u != nil && len(u.targets)+len(u.items)+u.storing > 0
+	return u != nil && (len(u.targets) > 0 || u.items.len() > 0 || u.storing > 0)
 }
 
 // stays says whether all receivers of a record are at home in the domain that it waits

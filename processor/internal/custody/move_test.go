@@ -2,6 +2,7 @@ package custody_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
@@ -66,6 +67,23 @@ func TestWhoComesBackBeforeAMessageHasLeftKeepsItsRow(t *testing.T) {
 	b.crossing(&custody.NetworkChanged{Network: regions(t, 3, "d", "e")})
 	b.want("read", b.cross(moved), "")
 	b.wantLow(3)
+}
+
+func TestWhoLeavesForGoodAfterComingBackIsSentItsMessagesBeforeItsWindows(t *testing.T) {
+	t.Parallel()
+	b, moved := away(t)
+	b.crossing(&custody.NetworkChanged{Network: regions(t, 3, "d", "e")})
+	b.want("it stays", b.cross(moved), "")
+	b.crossing(&custody.NetworkChanged{Network: regions(t, 4, "e", "e")})
+	b.want("its windows say that it was taken", b.after(100*time.Millisecond), "")
+	b.now = b.now.Add(5 * time.Second)
+	b.state.Step(b.now, &custody.Ticked{}, &b.fx)
+	if len(b.fx.Lists) != 1 || len(b.fx.Produce) > 0 {
+		t.Fatalf("%d looks for what has to move: %s", len(b.fx.Lists), describe(&b.fx))
+	}
+	list := b.fx.Lists[0]
+	b.fx.Reset()
+	b.want("listed", b.crossing(&custody.TargetsListed{List: list, Targets: []string{"A-1"}}), "read A-1 after 0 before 0 limit 256")
 }
 
 func TestWhatHasLeftIsTakenWhenItComesBack(t *testing.T) {

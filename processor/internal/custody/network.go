@@ -74,6 +74,7 @@ const (
 
 // networkChanged follows the network.
 func (s *State) networkChanged(network *topology.Snapshot, fx *Effects) {
+	s.described++
 	if s.network == nil || network.SameNetwork(s.network) {
 		s.network = network
 		s.resume(fx)
@@ -85,7 +86,7 @@ func (s *State) networkChanged(network *topology.Snapshot, fx *Effects) {
 	}
 	s.network = network
 	clear(s.arrived)
-	s.moving.due, s.moving.changed, s.moving.version, s.moving.told = true, true, network.Version, nil
+	s.moving.begin(network.Version)
 	s.resume(fx)
 }
 

@@ -96,17 +96,17 @@ func (s *State) transit(offset int64, e *envelope.Envelope, sh share, fx *Effect
 		s.deadLetter(it, wire.CodeHopsExhausted, "the message has come through too many domains on its way to "+sh.domain, fx)
 		return
 	}
-	if one.CameThrough(s.cfg.Domain) && !s.now.Before(u.paused) {
+	if one.CameThrough(s.cfg.Domain) && !s.pauses(u) {
 		// Domains do not agree about the roads yet.
-		u.paused = s.now.Add(againAfter)
+		u.paused = s.now.Sub(s.begun) + againAfter
 	}
-	if s.now.Before(u.paused) {
+	if s.pauses(u) {
 		for _, t := range u.targets {
-			t.behind = true
+			s.setBehind(t, true)
 			s.catching[t] = true
 		}
 	}
-	s.waiting = append(s.waiting, it)
+	s.wait(it)
 	s.offer(it, fx)
 }
 
@@ -137,7 +137,7 @@ func (s *State) passOn(offset int64, e *envelope.Envelope, to envelope.Recipient
 func (s *State) outbound(e *envelope.Envelope) []byte {
 	one := *e
 	one.Network = max(e.Network, s.network.Version)
-	return one.Append(make([]byte, 0, size(e)+memberOverhead*len(e.Path)))
+	return one.Encode()
 }
 
 // roadsChanged ends the channels whose road is another one now, and opens new ones.
@@ -184,7 +184,7 @@ func (s *State) refusedByNeighbour(e *Refused, fx *Effects) {
 	if sn == nil {
 		return
 	}
-	for _, f := range sn.flights {
+	for _, f := range sn.flights.all() {
 		if f.d == e.N && f.item.env != nil && f.item.env.Kind.Deliverable() {
 			s.deadLetter(f.item, wire.Code(e.Code), "the next domain on the way to "+sn.user.domain+" refuses the message", fx)
 		}
@@ -197,7 +197,7 @@ func (s *State) handFast(e *envelope.Envelope, domain string, fx *Effects) bool 
 	if !open || len(e.Path) >= envelope.MaxPath {
 		return false
 	}
-	fx.HandFast = append(fx.HandFast, HandFast{Conn: way.Conn, Record: e.Append(nil)})
+	fx.HandFast = append(fx.HandFast, HandFast{Conn: way.Conn, Record: e.Encode()})
 	return true
 }
 
@@ -205,8 +205,8 @@ func (s *State) handFast(e *envelope.Envelope, domain string, fx *Effects) bool 
 // each other domain, as far as it is known.
 func (s *State) Waiting() map[string]mailbox.Usage {
 	list := map[string]mailbox.Usage{}
-	for id, waits := range s.usages { // a road may be forgotten, what waits for it may not
-		if isRoad(string(id)) && waits.known {
+	for id, waits := range s.roadUsage { // a road may be forgotten, what waits for it may not
+		if waits.known {
 			list[roadDomain(string(id))] = mailbox.Usage{Rows: waits.rows, Bytes: waits.bytes}
 		}
 	}

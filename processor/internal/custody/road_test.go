@@ -233,10 +233,10 @@ func TestFastCrossesOverAnOpenRoadOrIsDropped(t *testing.T) {
 	t.Parallel()
 	b := newCrossing(t)
 	e := msg("A-1", "A-101", 1, false)
-	b.want("closed", b.crossing(&custody.FastArrived{Envelope: &e}), "")
+	b.want("closed", b.crossing(custody.FastArrived{Envelope: &e}), "")
 	b.open(7)
 	e = msg("A-1", "A-101", 2, false)
-	b.want("open", b.crossing(&custody.FastArrived{Envelope: &e}), "fast over 7")
+	b.want("open", b.crossing(custody.FastArrived{Envelope: &e}), "fast over 7")
 }
 
 func TestWhatWaitsForARoadIsCountedAgain(t *testing.T) {

@@ -35,8 +35,8 @@ func (s *State) count(c Count, u *user, fx *Effects) uint64 {
 func (u *user) heldIn(q mailbox.Query) int {
 	n := 0
 	if u.held > 0 {
-		for pos, it := range u.items {
-			if it.held && q.After.Before(pos) && (q.Before == (envelope.Position{}) || pos.Before(q.Before)) {
+		for _, it := range u.items.all() {
+			if it.held && q.After.Before(it.pos) && (q.Before == (envelope.Position{}) || it.pos.Before(q.Before)) {
 				n++
 			}
 		}
@@ -50,7 +50,7 @@ func (s *State) catchUp(fx *Effects) {
 		return // records that lie before stored rows may not have been read yet
 	}
 	for t := range s.catching {
-		if s.now.Before(t.user.paused) {
+		if s.pauses(t.user) {
 			continue
 		}
 		delete(s.catching, t)
@@ -145,12 +145,12 @@ func (s *State) targetRows(t *target, e *RowsRead, fx *Effects) {
 			t.cursor = it.pos
 		}
 	}
-	t.behind = false
+	s.setBehind(t, false)
 }
 
 // fromRow returns the item of a row, which may be in memory already.
 func (s *State) fromRow(u *user, row *mailbox.Row, fx *Effects) *item {
-	it := u.items[row.Pos]
+	it := u.items.find(row.Pos)
 	if it != nil && it.env != nil {
 		if !it.stored && !it.storing && !it.deleted { // an earlier owner has stored it
 			it.stored, it.marked = true, row.Proved
@@ -205,7 +205,7 @@ func (s *State) readForProof(it *item, fx *Effects) {
 func (s *State) proofRow(u *user, e *RowsRead, fx *Effects) {
 	pos := e.Read.Query.Before
 	pos.Offset--
-	it := u.items[pos]
+	it := u.items.find(pos)
 	if it == nil || !it.asking {
 		return
 	}
@@ -238,6 +238,7 @@ func (s *State) nextFetch(sn *session, fx *Effects) {
 		return
 	}
 	sn.fetch, sn.fetches = sn.fetches[0], sn.fetches[1:]
+	s.occupied(sn)
 	sn.fetch.until = s.now.Add(FetchWait)
 	s.serveFetch(sn, fx)
 }
@@ -272,8 +273,11 @@ func (s *State) serveFetch(sn *session, fx *Effects) {
 // unsettledBefore says whether a record below the position is neither proved nor
 // stored yet.
 func (u *user) unsettledBefore(l envelope.Position) bool {
-	for pos, it := range u.items {
-		if it.inLog && pos.Before(l) {
+	for _, it := range u.items.all() {
+		if !it.pos.Before(l) {
+			return false
+		}
+		if it.inLog {
 			return true
 		}
 	}
@@ -310,7 +314,7 @@ func (s *State) claimed(it *item, sn *session) bool {
 		if other == sn {
 			return true
 		}
-		for _, f := range other.flights {
+		for _, f := range other.flights.all() {
 			if f.item == it && s.now.Sub(f.since) < ClaimFor {
 				return true
 			}
@@ -332,26 +336,26 @@ func (s *State) counted(e *Counted, fx *Effects) {
 	case e.Count.Purpose == ForHint:
 		n := e.N + e.Count.held
 		if !sn.features.Has(envelope.FeaturePush) { // to whom some of them may be on their way already
-			n -= s.claimedIn(sn, &e.Count)
+			n -= s.claimedIn(sn, e)
 		}
 		if n > 0 {
 			s.instruct(sn, delivery.Item{Kind: delivery.KindFrame, Frame: wire.AppendMissingAvailable(nil, n)}, fx)
 		}
 	case sn.fetch != nil && sn.fetch.reading == e.Count.Serial:
-		s.fetchDone(sn, e.N+e.Count.held-s.claimedIn(sn, &e.Count), fx)
+		s.fetchDone(sn, e.N+e.Count.held-s.claimedIn(sn, e), fx)
 	}
 	s.readEnded(u)
 }
 
 // claimedIn counts the rows of a count that nobody can fetch any more: they are on
 // their way to somebody, or proved, or were deleted after they had been counted.
-func (s *State) claimedIn(sn *session, c *Count) int {
-	n := 0
-	for pos, it := range sn.user.items {
-		if !it.stored || it.marked || !c.Query.After.Before(pos) || !pos.Before(c.Query.Before) {
+func (s *State) claimedIn(sn *session, e *Counted) int {
+	c, asOf, n := &e.Count, max(e.AsOf, e.Count.round), 0
+	for _, it := range sn.user.items.all() {
+		if !it.stored || it.marked || !c.Query.After.Before(it.pos) || !it.pos.Before(c.Query.Before) {
 			continue
 		}
-		if it.deleted && it.leaving > c.round || !it.deleted && (it.proved || s.claimed(it, sn)) {
+		if it.deleted && it.leaving > asOf || !it.deleted && (it.proved || s.claimed(it, sn)) {
 			n++
 		}
 	}

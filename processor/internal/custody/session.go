@@ -1,6 +1,7 @@
 package custody
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/linkerhq/linker/pkg/delivery"
@@ -22,8 +23,8 @@ func (s *State) login(offset int64, e *envelope.Envelope, fx *Effects) {
 	}
 	sn := s.sessions[e.Session]
 	if sn == nil {
-		sn = &session{id: e.Session, user: u, connector: e.Connector, features: e.Features}
-		s.sessions[sn.id] = sn
+		sn = &session{id: e.Session, user: u, connector: s.connector(e.Connector), features: e.Features}
+		s.addSession(sn)
 	}
 	if sn.target == nil && !sn.gone && offset > s.cfg.Epoch {
 		s.attach(sn, l, fx)
@@ -34,10 +35,12 @@ func (s *State) login(offset int64, e *envelope.Envelope, fx *Effects) {
 			}
 		}
 	}
-	u.open[sn.id] = sn.connector
-	if sn.target != nil {
+	u.opened(sn.id)
+	if sn.target == nil {
+		s.unadopted[sn] = true
+	} else {
 		item := delivery.Item{Kind: delivery.KindLoggedIn, Pos: sn.target.l}
-		fx.deliver(sn.connector, item, delivery.Target{Session: sn.id, User: u.id})
+		fx.deliver(sn.connector, &item, delivery.Target{Session: sn.id, User: u.id})
 	}
 	s.presenceChanged(u, l, fx)
 }
@@ -59,13 +62,15 @@ func (s *State) attach(sn *session, l envelope.Position, fx *Effects) {
 		sn.target = t
 		t.sessions = append(t.sessions, sn)
 		if l.Before(t.l) { // owed more than those before it: read again from there
-			t.l, t.cursor, t.behind, t.reading = l, l, true, 0
+			t.l, t.cursor, t.reading = l, l, 0
+			s.setBehind(t, true)
 		}
 		s.catching[t] = true
 		return
 	}
-	t := &target{user: u, l: l, cursor: l, behind: push, sessions: []*session{sn}}
+	t := &target{user: u, l: l, cursor: l, sessions: []*session{sn}}
 	sn.target = t
+	s.setBehind(t, push)
 	u.targets = append(u.targets, t)
 	s.catching[t] = true
 }
@@ -89,7 +94,7 @@ func (s *State) joined(a *delivery.Answers, fx *Effects) {
 	delete(s.lists, a.Connector)
 	s.heard[a.Connector] = true
 	for _, sn := range s.sessions {
-		if sn.connector == a.Connector && sn.target == nil && !l.named[sn.id] {
+		if sn.connector.id == a.Connector && sn.target == nil && !l.named[sn.id] {
 			sn.gone = true
 			s.left(sn, fx)
 		}
@@ -112,15 +117,15 @@ func (s *State) adopt(c ident.Connector, state *delivery.SessionState, fx *Effec
 	}
 	u := s.user(state.User)
 	sn := &session{
-		id: state.Session, user: u, connector: c, features: state.Features,
+		id: state.Session, user: u, connector: s.connector(c), features: state.Features,
 		d: state.Taken, taken: state.Taken, proved: state.Proved, heard: s.now,
 	}
-	s.sessions[sn.id] = sn
-	u.open[sn.id] = c
+	s.addSession(sn)
+	u.opened(sn.id)
 	u.marked = true
 	s.attach(sn, l, fx)
 	t := sn.target
-	t.behind = true
+	s.setBehind(t, true)
 	if !u.one { // where sessions share, the order of one says nothing about what another has got
 		t.landed = state.Last
 	}
@@ -128,15 +133,12 @@ func (s *State) adopt(c ident.Connector, state *delivery.SessionState, fx *Effec
 		if f.ID == (ident.MessageID{}) {
 			continue
 		}
-		it := u.items[f.Pos]
+		it := u.items.find(f.Pos)
 		if it == nil {
 			it = &item{user: u, pos: f.Pos, id: f.ID, size: overhead, taken: s.now}
 			s.hold(it)
 		}
-		fetched := f.Pos.Before(t.l)
-		sn.flights = append(sn.flights, &flight{d: f.D, item: it, fetch: fetched, since: s.now})
-		sn.bytes += it.size
-		it.flights = append(it.flights, sn)
+		s.takeOff(sn, flight{d: f.D, item: it, fetch: f.Pos.Before(t.l), since: s.now})
 	}
 	if s.started && !u.announced.Connected {
 		// Said to be gone meanwhile: a login record corrects it, in the log's order.
@@ -153,7 +155,7 @@ func (s *State) left(sn *session, fx *Effects) {
 	}
 	sn.left = true
 	fx.Produce = append(fx.Produce, Produce{Envelope: envelope.Envelope{
-		Kind: envelope.KindLogout, To: []envelope.Recipient{{User: sn.user.id}}, Session: sn.id, Connector: sn.connector,
+		Kind: envelope.KindLogout, To: []envelope.Recipient{{User: sn.user.id}}, Session: sn.id, Connector: sn.connector.id,
 	}})
 }
 
@@ -161,15 +163,16 @@ func (s *State) left(sn *session, fx *Effects) {
 func (s *State) logout(offset int64, e *envelope.Envelope, fx *Effects) {
 	u := s.user(e.User())
 	s.departed[e.Session] = s.now
+	s.departing.push(departure{e.Session, s.now})
 	if sn := s.sessions[e.Session]; sn != nil && sn.user == u {
 		if sn.target != nil {
 			// The last proofs may still be on their way over the live plane.
-			s.progress(sn, delivery.Progress{Taken: e.Request, Proved: e.Request}, fx)
+			s.progress(sn, &delivery.Progress{Taken: e.Request, Proved: e.Request}, fx)
 		}
 		s.endSession(sn, fx)
-		delete(s.sessions, sn.id)
+		s.dropSession(sn)
 	}
-	delete(u.open, e.Session)
+	u.closed(e.Session)
 	s.presenceChanged(u, s.pos(offset), fx)
 }
 
@@ -182,17 +185,16 @@ func (s *State) endSession(sn *session, fx *Effects) {
 	}
 	sn.target, sn.gone = nil, true
 	t.sessions = slices.DeleteFunc(t.sessions, func(other *session) bool { return other == sn })
-	flights := sn.flights
-	sn.flights, sn.fetch, sn.fetches, sn.bytes = nil, nil, nil, 0
+	flights := sn.flights.all()
+	sn.flights, sn.fetch, sn.fetches, sn.bytes = queue[flight]{}, nil, nil, 0
 	for _, f := range flights {
-		f.item.flights = slices.DeleteFunc(f.item.flights, func(other *session) bool { return other == sn })
+		f.item.landed(sn)
 		s.note(trace.Returned, f.item, sn)
 	}
 	if len(t.sessions) > 0 {
 		s.handOver(t, flights, fx)
 	} else {
-		u.removeTarget(t)
-		delete(s.catching, t)
+		s.removeTarget(t)
 	}
 	for _, it := range u.inOrder() {
 		s.reconsider(it, fx)
@@ -206,7 +208,7 @@ func (s *State) endSession(sn *session, fx *Effects) {
 }
 
 // handOver gives what was in flight to one session of a target to another one.
-func (s *State) handOver(t *target, flights []*flight, fx *Effects) {
+func (s *State) handOver(t *target, flights []flight, fx *Effects) {
 	t.reading = 0
 	for _, f := range flights {
 		switch {
@@ -214,7 +216,7 @@ func (s *State) handOver(t *target, flights []*flight, fx *Effects) {
 		case f.item.env != nil:
 			s.send(t.leastBusy(), f.item, false, fx)
 		default:
-			t.rewind(f.item.pos) // only the mailbox has it
+			s.rewind(t, f.item.pos) // only the mailbox has it
 		}
 	}
 	s.catching[t] = true
@@ -226,8 +228,9 @@ func (t *target) sent(pos envelope.Position) bool {
 }
 
 // rewind makes the target read its rows again from a position on.
-func (t *target) rewind(pos envelope.Position) {
-	t.behind, t.landed = true, envelope.Position{}
+func (s *State) rewind(t *target, pos envelope.Position) {
+	s.setBehind(t, true)
+	t.landed = envelope.Position{}
 	pos.Offset--
 	if pos.Before(t.cursor) {
 		t.cursor = pos
@@ -257,7 +260,7 @@ func (u *user) provedBefore() envelope.Position {
 		}
 		low.Offset++
 		for _, sn := range t.sessions {
-			for _, f := range sn.flights {
+			for _, f := range sn.flights.all() {
 				if !f.item.control && !f.fetch && f.item.pos.Before(low) {
 					low = f.item.pos
 				}
@@ -270,14 +273,21 @@ func (u *user) provedBefore() envelope.Position {
 	return before
 }
 
-// inOrder returns the user's items in the order of their positions.
-func (u *user) inOrder() []*item {
-	items := make([]*item, 0, len(u.items))
-	for _, it := range u.items {
-		items = append(items, it)
+// inOrder returns a copy of the user's items, in the order of their positions.
+func (u *user) inOrder() []*item { return slices.Clone(u.items.all()) }
+
+// opened notes that a session has logged in.
+func (u *user) opened(session uint64) {
+	if !slices.Contains(u.open, session) {
+		u.open = append(u.open, session)
 	}
-	slices.SortFunc(items, func(a, b *item) int { return a.pos.Compare(b.pos) })
-	return items
+}
+
+// closed notes that a session has logged out.
+func (u *user) closed(session uint64) {
+	if i := slices.Index(u.open, session); i >= 0 {
+		u.open = slices.Delete(u.open, i, i+1)
+	}
 }
 
 // connectorDied writes into the lane that a connector is gone, so that the end
@@ -290,25 +300,10 @@ func (s *State) connectorDied(c ident.Connector, fx *Effects) {
 	fx.Produce = append(fx.Produce, Produce{Envelope: envelope.Envelope{Kind: envelope.KindConnectorDown, Connector: c}})
 }
 
-func (s *State) serves(c ident.Connector) bool {
-	for _, sn := range s.sessions {
-		if sn.connector == c {
-			return true
-		}
-	}
-	return false
-}
+func (s *State) serves(c ident.Connector) bool { return s.connectors[c] != nil }
 
 // Connectors returns the connectors that have sessions of this lane.
-func (s *State) Connectors() []ident.Connector {
-	var list []ident.Connector
-	for _, sn := range s.sessions {
-		if !slices.Contains(list, sn.connector) {
-			list = append(list, sn.connector)
-		}
-	}
-	return list
-}
+func (s *State) Connectors() []ident.Connector { return slices.Collect(maps.Keys(s.connectors)) }
 
 // connectorDown ends all sessions of a connector.
 func (s *State) connectorDown(offset int64, e *envelope.Envelope, fx *Effects) {
@@ -318,13 +313,13 @@ func (s *State) connectorDown(offset int64, e *envelope.Envelope, fx *Effects) {
 	pos := s.pos(offset)
 	affected := map[ident.UserID]*user{}
 	for _, sn := range s.sessions {
-		if sn.connector != e.Connector {
+		if sn.connector.id != e.Connector {
 			continue
 		}
 		affected[sn.user.id] = sn.user
 		s.endSession(sn, fx)
-		delete(s.sessions, sn.id)
-		delete(sn.user.open, sn.id)
+		s.dropSession(sn)
+		sn.user.closed(sn.id)
 	}
 	s.metrics.connectorsDown.Inc()
 	s.absent(offset, pos, affected, fx)

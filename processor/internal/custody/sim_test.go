@@ -168,7 +168,7 @@ func (w *world) take() {
 // tell brings a connector's list of sessions to the owner, in parts.
 func (w *world) tell(a *delivery.Answers) {
 	for _, part := range a.Parts(w.rng.Uint64(), 100) {
-		w.step(&custody.Answered{Answers: &part})
+		w.step(custody.Answered{Answers: &part})
 	}
 }
 
@@ -215,6 +215,7 @@ func (w *world) step(e custody.Event) {
 func (w *world) collect() {
 	fx := &w.fx
 	for _, d := range fx.Deliveries {
+		d.Item.Targets = slices.Clone(d.Item.Targets)
 		w.toConnector = append(w.toConnector, parcel{d.To, w.epoch, d.Item})
 	}
 	for _, p := range fx.Produce {
@@ -531,7 +532,7 @@ func (w *world) networkOne() bool {
 		a := w.toLane[0]
 		w.toLane = w.toLane[1:]
 		if !w.lossy || w.rng.IntN(20) > 0 {
-			w.step(&custody.Answered{Answers: &a})
+			w.step(custody.Answered{Answers: &a})
 		}
 	default:
 		return false

@@ -2,6 +2,7 @@ package custody
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/linkerhq/linker/pkg/delivery"
@@ -37,32 +38,41 @@ type State struct {
 	now     time.Time
 	network *topology.Snapshot
 
+	described uint32 // counts the descriptions of the network, from 1
+
 	users     map[ident.UserID]*user
 	sessions  map[uint64]*session // open, or gone and not yet logged out
 	log       settling
 	windows   *window.Windows
-	waiting   []*item          // unsettled, in the order taken: the next ones to spill
+	waiting   queue[*item]     // in the order taken: the next ones to spill, and some that are settled
 	catching  map[*target]bool // behind, with room in their windows
 	fast      map[uint64]fastWait
-	fastOld   map[uint64]fastWait  // those of the minute before
-	fastTurn  time.Time            // when fast was begun
-	fastHigh  map[publisher]uint64 // the highest number seen of each publisher of FAST messages
-	token     uint64               // the last one given to a FAST message
-	serial    uint64               // the last one given to a Read or Count
+	fastOld   map[uint64]fastWait   // those of the minute before
+	fastTurn  time.Time             // when fast was begun
+	fastHigh  map[publisher]*uint64 // the highest number seen of each publisher of FAST messages
+	token     uint64                // the last one given to a FAST message
+	serial    uint64                // the last one given to a Read or Count
 	dead      map[ident.Connector]bool
 	heard     map[ident.Connector]bool  // have told their sessions to this owner
 	lists     map[ident.Connector]*list // of which parts are missing
 	departed  map[uint64]time.Time      // sessions that have logged out lately
-	held      int                       // bytes of records in memory
-	logged    int                       // bytes of records of which only the log has custody
-	usages    map[ident.UserID]*usage
-	recounted time.Time            // when roads were looked at for counting
-	touched   map[mailbox.Key]bool // proved since they were asked for
-	expiring  bool                 // the store is being asked for rows that have expired
-	expireAt  time.Time            // when it is asked again
-	begun     time.Time            // when this owner took the lane
-	started   bool                 // this owner's epoch record was read
-	assembled bool                 // it is certain who is connected
+	departing queue[departure]          // the same, in that order; a session may be in it twice
+	behind    int                       // targets of users that are behind
+
+	connectors map[ident.Connector]*connector // of sessions
+	busy       []*session                     // has all that have flights or fetches, and some that had
+	unadopted  map[*session]bool              // has all that wait to be adopted, and some that did
+	held       int                            // bytes of records in memory
+	logged     int                            // bytes of records of which only the log has custody
+	usages     map[ident.UserID]*usage
+	roadUsage  map[ident.UserID]*usage // those of usages that are of other domains
+	recounted  time.Time               // when roads were looked at for counting
+	touched    map[mailbox.Key]bool    // proved since they were asked for
+	expiring   bool                    // the store is being asked for rows that have expired
+	expireAt   time.Time               // when it is asked again
+	begun      time.Time               // when this owner took the lane
+	started    bool                    // this owner's epoch record was read
+	assembled  bool                    // it is certain who is connected
 
 	supposedly map[mailbox.RememberedID]bool // remembered since an earlier owner has read them, whatever it did with them
 
@@ -81,19 +91,20 @@ type State struct {
 // under way for it and no session is open.
 type user struct {
 	id      ident.UserID
-	one     bool                        // each message goes to one session only
-	open    map[uint64]ident.Connector  // sessions between their login and logout records: presence
-	targets []*target                   // who is owed a copy; empty: the mailbox takes everything
-	items   map[envelope.Position]*item // in memory: unsettled, or in flight
-	reads   int                         // reads under way
-	graves  []*item                     // deleted while a read was under way, which may still bring their rows
-	storing int                         // rows given to the mailbox and not yet acknowledged
-	held    int                         // messages that wait until it is known whether the mailbox has room
-	stored  uint64                      // counts acknowledgements, so that a read can tell that it was overtaken
-	marked  bool                        // the mailbox may hold proved rows of this user, perhaps from an earlier owner
-	domain  string                      // not a user but this domain, as a target of what goes there
-	paused  time.Time                   // nothing is sent to the domain before it
-	traced  trace.User                  // id, as the trace keeps it
+	one     bool          // each message goes to one session only
+	marked  bool          // the mailbox may hold proved rows of this user, perhaps from an earlier owner
+	reads   int32         // reads under way
+	storing int32         // rows given to the mailbox and not yet acknowledged
+	held    int32         // messages that wait until it is known whether the mailbox has room
+	open    []uint64      // sessions between their login and logout records: presence
+	targets []*target     // who is owed a copy; empty: the mailbox takes everything
+	items   items         // in memory: unsettled, or in flight
+	graves  []*item       // deleted while a read was under way, which may still bring their rows
+	stored  uint64        // counts acknowledgements, so that a read can tell that it was overtaken
+	domain  string        // not a user but this domain, as a target of what goes there
+	paused  time.Duration // nothing is sent to the domain before this time after State.begun
+	traced  trace.User    // id, as the trace keeps it
+	home    uint32        // the description, as State.described counts, by which the user is at home here; 0: not looked up
 	presence
 }
 
@@ -113,23 +124,38 @@ type target struct {
 type session struct {
 	id        uint64
 	user      *user
-	connector ident.Connector
-	traced    trace.Name // the connector's, as the trace keeps it; none: not looked up yet
-	features  envelope.Features
-	target    *target // nil: gone, or not adopted yet
-	conn      uint64  // not a session but a channel to another domain over this connection; 0: a session
+	connector *connector // nil: of a channel
+	target    *target    // nil: gone, or not adopted yet
+	conn      uint64     // not a session but a channel to another domain over this connection; 0: a session
 
+	features         envelope.Features
 	left             bool // a logout was written for it here
 	gone             bool // its connector does not know it any more
+	busy             bool // is in State.busy
 	d, taken, proved uint64
-	flights          []*flight // ascending d, those above proved
-	bytes            int       // of the frames in flight
-	heard            time.Time // last progress, or last (re)sending
+	flights          queue[flight] // ascending d, those above proved
+	bytes            int           // of the frames in flight
+	heard            time.Time     // last progress, or last (re)sending
 	pause            time.Duration
 
 	fetch   *fetch   // the one being served
 	fetches []*fetch // waiting, oldest first
 	asked   uint64   // highest request seen
+}
+
+// connector is one that has sessions of the lane.
+type connector struct {
+	id       ident.Connector
+	traced   trace.Name // its name, as the trace keeps it
+	sessions int
+	last     int    // index of the last delivery to it …
+	asOf     uint64 // … in this round of the effects, counted from 1
+}
+
+// departure is the end of a session.
+type departure struct {
+	session uint64
+	at      time.Time
 }
 
 // flight is a delivery that was sent and not yet proved.
@@ -145,7 +171,7 @@ type item struct {
 	user    *user
 	pos     envelope.Position
 	id      ident.MessageID
-	env     *envelope.Envelope // shared by the members of a group; nil: only the mailbox has it
+	env     *envelope.Envelope // shared by the members of a group; nil: only the mailbox has it, or nobody needs it any more
 	size    int
 	kept    int // of size, what is accounted for in memory
 	taken   time.Time
@@ -155,14 +181,15 @@ type item struct {
 	stored  bool
 	proved  bool // at least one session has it
 	confirm confirmation
-	flights []*session // who has it in flight
-	asking  bool       // a read for its record is under way
-	marked  bool       // its row says that it is proved
-	deleted bool       // its row is being deleted …
-	leaving uint64     // … since this round
+	flights []*session  // who has it in flight
+	first   [1]*session // memory of flights, which seldom need more
+	asking  bool        // a read for its record is under way
+	marked  bool        // its row says that it is proved
+	deleted bool        // its row is being deleted …
+	leaving uint64      // … since this round
 
 	control     bool // not a message: nothing to store or settle
-	instruction delivery.Item
+	instruction *delivery.Item
 }
 
 type confirmation uint8
@@ -205,31 +232,35 @@ func New(cfg Config, metrics *Metrics, now time.Time) *State {
 		cfg.Saved.Position = envelope.Position{Generation: cfg.Generation, Offset: cfg.Next}
 	}
 	s := &State{
-		cfg:      cfg,
-		metrics:  metrics,
-		now:      now,
-		network:  cfg.Network,
-		users:    map[ident.UserID]*user{},
-		sessions: map[uint64]*session{},
-		log:      settling{next: cfg.Next, low: cfg.Next},
-		windows:  window.New(cfg.Saved, RememberFor, now),
-		catching: map[*target]bool{},
-		fast:     map[uint64]fastWait{},
-		fastTurn: now,
-		fastHigh: map[publisher]uint64{},
-		dead:     map[ident.Connector]bool{},
-		heard:    map[ident.Connector]bool{},
-		usages:   map[ident.UserID]*usage{},
-		touched:  map[mailbox.Key]bool{},
-		lists:    map[ident.Connector]*list{},
-		departed: map[uint64]time.Time{},
-		roads:    map[string]*user{},
-		ways:     map[string]Road{},
-		channels: map[uint64]*session{},
-		arrived:  map[arrival]bool{},
-		moving:   moving{due: true},
-		begun:    now,
-		resuming: noOffset,
+		cfg:        cfg,
+		metrics:    metrics,
+		now:        now,
+		network:    cfg.Network,
+		described:  1,
+		users:      map[ident.UserID]*user{},
+		sessions:   map[uint64]*session{},
+		log:        settling{next: cfg.Next, low: cfg.Next},
+		windows:    window.New(cfg.Saved, RememberFor, now),
+		catching:   map[*target]bool{},
+		fast:       map[uint64]fastWait{},
+		fastTurn:   now,
+		fastHigh:   map[publisher]*uint64{},
+		dead:       map[ident.Connector]bool{},
+		heard:      map[ident.Connector]bool{},
+		usages:     map[ident.UserID]*usage{},
+		roadUsage:  map[ident.UserID]*usage{},
+		connectors: map[ident.Connector]*connector{},
+		unadopted:  map[*session]bool{},
+		touched:    map[mailbox.Key]bool{},
+		lists:      map[ident.Connector]*list{},
+		departed:   map[uint64]time.Time{},
+		roads:      map[string]*user{},
+		ways:       map[string]Road{},
+		channels:   map[uint64]*session{},
+		arrived:    map[arrival]bool{},
+		moving:     moving{due: true},
+		begun:      now,
+		resuming:   noOffset,
 
 		supposedly: map[mailbox.RememberedID]bool{},
 	}
@@ -263,9 +294,12 @@ func (s *State) Sessions() int { return len(s.sessions) }
 // owner's time and whose numbers their connectors have not told yet.
 func (s *State) Unadopted() []ident.Connector {
 	var list []ident.Connector
-	for _, sn := range s.sessions {
-		if sn.target == nil && !sn.gone && !slices.Contains(list, sn.connector) {
-			list = append(list, sn.connector)
+	for sn := range s.unadopted {
+		switch {
+		case sn.target != nil || sn.gone || s.sessions[sn.id] != sn:
+			delete(s.unadopted, sn)
+		case !slices.Contains(list, sn.connector.id):
+			list = append(list, sn.connector.id)
 		}
 	}
 	return list
@@ -285,20 +319,7 @@ func (s *State) Assembled() bool { return s.assembled }
 
 // Behind is the number of sessions, and of masters who share theirs, with records waiting
 // in the mailbox.
-func (s *State) Behind() int {
-	n := 0
-	for _, u := range s.users {
-		if u.domain != "" {
-			continue
-		}
-		for _, t := range u.targets {
-			if t.behind {
-				n++
-			}
-		}
-	}
-	return n
-}
+func (s *State) Behind() int { return s.behind }
 
 // SettleWindows lets the part of the windows that is saved follow Low.
 func (s *State) SettleWindows(now time.Time) { s.windows.Settle(s.log.low, now) }
@@ -312,18 +333,18 @@ func (s *State) Change(now time.Time) mailbox.LaneChange {
 
 // SpillAll gives to the mailbox everything that it can take over from the log.
 func (s *State) SpillAll(fx *Effects) {
-	for _, it := range s.waiting {
+	for _, it := range s.waiting.all() {
 		if it.inLog {
 			s.store(it, fx)
 		}
 	}
-	s.waiting = nil
+	s.waiting = queue[*item]{}
 	s.storeHeld(0, fx)
 }
 
 // Oldest is the age of the oldest message that waits for proof.
 func (s *State) Oldest() time.Duration {
-	for _, it := range s.waiting {
+	for _, it := range s.waiting.all() {
 		if it.inLog {
 			return s.now.Sub(it.taken)
 		}
@@ -341,16 +362,20 @@ func (s *State) pos(offset int64) envelope.Position {
 func (s *State) user(id ident.UserID) *user {
 	u := s.users[id]
 	if u == nil {
-		u = &user{id: id, items: map[envelope.Position]*item{}, open: map[uint64]ident.Connector{}, marked: s.cfg.Next > 0}
+		id = ident.UserID(strings.Clone(string(id))) // what is kept is not part of something larger
+		u = &user{id: id, marked: s.cfg.Next > 0}
 		u.traced = s.cfg.Trace.User(id)
 		s.users[id] = u
 	}
 	return u
 }
 
+// pauses says whether nothing is to be sent to a domain now.
+func (s *State) pauses(u *user) bool { return s.now.Sub(s.begun) < u.paused }
+
 // forget drops a user about whom nothing is left to know.
 func (s *State) forget(u *user) {
-	if len(u.open) == 0 && len(u.targets) == 0 && !s.now.Before(u.paused) && len(u.items) == 0 && u.storing == 0 && u.reads == 0 && u.presence.idle() && !u.presence.kept(s) {
+	if len(u.open) == 0 && len(u.targets) == 0 && !s.pauses(u) && u.items.len() == 0 && u.storing == 0 && u.reads == 0 && u.presence.idle() && !u.presence.kept(s) {
 		delete(s.users, u.id)
 		delete(s.roads, u.domain)
 	}
@@ -358,7 +383,7 @@ func (s *State) forget(u *user) {
 
 // hold adds an item to memory.
 func (s *State) hold(it *item) {
-	it.user.items[it.pos] = it
+	it.user.items.add(it)
 	it.kept = it.size
 	s.held += it.kept
 }
@@ -369,14 +394,16 @@ func (s *State) release(it *item) {
 		return
 	}
 	u := it.user
-	if u.items[it.pos] != it {
-		return
-	}
 	if (it.deleted || it.marked) && u.reads > 0 {
-		u.graves = append(u.graves, it)
+		if u.items.find(it.pos) == it {
+			u.graves = append(u.graves, it)
+		}
 		return
 	}
-	delete(u.items, it.pos)
+	if !u.items.remove(it) {
+		return
+	}
+	it.env = nil // it may stay in State.waiting for a while
 	s.held -= it.kept
 	s.forget(u)
 }
@@ -405,9 +432,63 @@ func (s *State) settle(it *item) {
 	}
 }
 
-func (u *user) removeTarget(t *target) {
-	if i := slices.Index(u.targets, t); i >= 0 {
-		u.targets = slices.Delete(u.targets, i, i+1)
+// removeTarget ends a target whose last session has ended.
+func (s *State) removeTarget(t *target) {
+	s.setBehind(t, false)
+	delete(s.catching, t)
+	if i := slices.Index(t.user.targets, t); i >= 0 {
+		t.user.targets = slices.Delete(t.user.targets, i, i+1)
+	}
+}
+
+// setBehind notes whether older records wait for a target.
+func (s *State) setBehind(t *target, behind bool) {
+	if t.behind != behind && t.user.domain == "" {
+		if behind {
+			s.behind++
+		} else {
+			s.behind--
+		}
+	}
+	t.behind = behind
+}
+
+// connector returns the entry of a connector.
+func (s *State) connector(id ident.Connector) *connector {
+	c := s.connectors[id]
+	if c == nil {
+		id.Name = strings.Clone(id.Name)
+		c = &connector{id: id, traced: s.cfg.Trace.Name(id.Name)}
+		s.connectors[id] = c
+	}
+	return c
+}
+
+// addSession adds a session, in the place of one with its id if there is one.
+func (s *State) addSession(sn *session) {
+	sn.connector.sessions++
+	s.dropSession(s.sessions[sn.id])
+	s.sessions[sn.id] = sn
+}
+
+// dropSession forgets a session; nil is none.
+func (s *State) dropSession(sn *session) {
+	if sn == nil {
+		return
+	}
+	delete(s.sessions, sn.id)
+	delete(s.unadopted, sn)
+	if sn.connector.sessions--; sn.connector.sessions == 0 {
+		delete(s.connectors, sn.connector.id)
+	}
+}
+
+// occupied notes that a session has a flight or a fetch. What is sent over a channel is
+// not repeated.
+func (s *State) occupied(sn *session) {
+	if !sn.busy && sn.conn == 0 {
+		sn.busy = true
+		s.busy = append(s.busy, sn)
 	}
 }
 

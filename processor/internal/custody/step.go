@@ -1,6 +1,8 @@
 package custody
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/linkerhq/linker/pkg/delivery"
@@ -18,9 +20,9 @@ func (s *State) Step(now time.Time, event Event, fx *Effects) {
 	switch e := event.(type) {
 	case *RecordRead:
 		s.record(e, fx)
-	case *FastArrived:
+	case FastArrived:
 		s.fastArrived(e.Envelope, fx)
-	case *Answered:
+	case Answered:
 		s.answered(e.Answers, fx)
 	case *Stored:
 		s.rowsStored(e.Keys, fx)
@@ -120,7 +122,11 @@ func (s *State) distribute(offset int64, e *envelope.Envelope, fx *Effects) {
 	var away []share
 	for i := range e.To {
 		to := e.To[i]
-		d := s.decide(e, to.User)
+		u := s.users[to.User]
+		if u != nil {
+			to.User = u.id // which is kept anyway, unlike the record's
+		}
+		d := s.decideFor(u, e, to.User)
 		if e.Released && !e.Moved {
 			s.wentOn(offset, e, to)
 		}
@@ -138,7 +144,7 @@ func (s *State) distribute(offset int64, e *envelope.Envelope, fx *Effects) {
 		case e.Kind == envelope.KindWindows:
 			s.windowsArrived(offset, e, to.User, fx)
 		default:
-			s.message(offset, e, to, fx)
+			s.message(offset, e, to, u, fx)
 		}
 	}
 	for _, share := range away {
@@ -156,6 +162,20 @@ func (s *State) decide(e *envelope.Envelope, to ident.UserID) route.Decision {
 		return route.Answer(to, e.Home, s.cfg.Domain, s.network)
 	}
 	return route.Decide(e.From, to, s.cfg.Domain, s.network)
+}
+
+// decideFor is decide for somebody of whom the lane knows; nil: it does not. Users of this
+// domain are found to be so once for each description of the network.
+func (s *State) decideFor(u *user, e *envelope.Envelope, to ident.UserID) route.Decision {
+	plain := u != nil && (e.Kind == envelope.KindMessage && u.id.SameApp(e.From) || e.Kind == envelope.KindConfirmation && e.Home == "")
+	if plain && u.home == s.described {
+		return route.Decision{Verdict: route.Here}
+	}
+	d := s.decide(e, to)
+	if plain && d.Verdict == route.Here && e.Kind == envelope.KindMessage {
+		u.home = s.described
+	}
+	return d
 }
 
 // fill lets the windows learn of a record that an earlier owner has settled. What that
@@ -194,6 +214,9 @@ func (s *State) take(offset int64, e *envelope.Envelope, to envelope.Recipient) 
 	}
 	if e.Remember && !duplicate {
 		// What has moved may have been here before, and left without reaching the user.
+		if s.users[to.User] == nil { // or else it is the user's own already
+			to.User = ident.UserID(strings.Clone(string(to.User)))
+		}
 		duplicate = s.windows.TakeID(to.User, e.ID, offset, s.now) && !e.Moved && !s.doubtful(e, to)
 	}
 	return duplicate
@@ -207,7 +230,7 @@ func (s *State) supposed(e *envelope.Envelope, to envelope.Recipient) {
 	case s.decide(e, to.User).Verdict == route.Refuse:
 		s.refused(to.User, e)
 	default:
-		s.supposedly[mailbox.RememberedID{User: to.User, ID: e.ID}] = true
+		s.supposedly[mailbox.RememberedID{User: ident.UserID(strings.Clone(string(to.User))), ID: e.ID}] = true
 	}
 }
 
@@ -225,7 +248,7 @@ func (s *State) doubtful(e *envelope.Envelope, to envelope.Recipient) bool {
 
 // message takes custody of a record for one receiver at home here, or lets it wait for
 // what it has overtaken.
-func (s *State) message(offset int64, e *envelope.Envelope, to envelope.Recipient, fx *Effects) {
+func (s *State) message(offset int64, e *envelope.Envelope, to envelope.Recipient, u *user, fx *Effects) {
 	if !e.Released && s.holds.has(to, e.Stream) { // a copy, or the row's own record
 		s.metrics.duplicates.Inc()
 		s.noteRecord(trace.Duplicate, offset, e, to.User)
@@ -249,7 +272,10 @@ func (s *State) message(offset int64, e *envelope.Envelope, to envelope.Recipien
 		late.Late, e = true, &late
 		s.metrics.late.Inc()
 	}
-	s.accept(offset, e, to, fx)
+	if u == nil {
+		u = s.user(to.User)
+	}
+	s.accept(offset, e, u, fx)
 	s.recheck(to.User, fx)
 }
 
@@ -265,10 +291,9 @@ func (s *State) turnAway(offset int64, e *envelope.Envelope, to envelope.Recipie
 }
 
 // accept offers a record that may be delivered to its receiver.
-func (s *State) accept(offset int64, e *envelope.Envelope, to envelope.Recipient, fx *Effects) {
-	u := s.user(to.User)
+func (s *State) accept(offset int64, e *envelope.Envelope, u *user, fx *Effects) {
 	pos := s.pos(offset)
-	it := u.items[pos]
+	it := u.items.find(pos)
 	if it == nil {
 		it = &item{user: u, pos: pos, id: e.ID, size: sizeFor(e, 1)}
 		s.hold(it)
@@ -283,8 +308,21 @@ func (s *State) accept(offset int64, e *envelope.Envelope, to envelope.Recipient
 	if !e.Confirm {
 		it.confirm = confirmed
 	}
-	s.waiting = append(s.waiting, it)
+	s.wait(it)
 	s.offer(it, fx)
+}
+
+// wait notes an item that the log may not keep for too long.
+func (s *State) wait(it *item) {
+	settled := 0
+	for _, oldest := range s.waiting.all() {
+		if oldest.inLog {
+			break
+		}
+		settled++
+	}
+	s.waiting.drop(settled)
+	s.waiting.push(it)
 }
 
 // overhead is what an item costs in memory and a frame on the wire beside its
@@ -315,7 +353,7 @@ func (s *State) offer(it *item, fx *Effects) {
 			continue
 		case t.sent(it.pos):
 			// Sent by an earlier owner to one of several sessions, and perhaps lost.
-			t.rewind(it.pos)
+			s.rewind(t, it.pos)
 			owed, store = true, true
 		case t.behind:
 			owed, store = true, true
@@ -326,7 +364,8 @@ func (s *State) offer(it *item, fx *Effects) {
 				t.cursor = it.pos
 				continue
 			}
-			t.behind, store = true, true
+			s.setBehind(t, true)
+			store = true
 		}
 	}
 	if store || !owed && !it.proved && len(it.flights) == 0 {
@@ -344,7 +383,7 @@ func (s *State) refuse(offset int64, e *envelope.Envelope, to envelope.Recipient
 	s.refused(to.User, e)
 	one := *e
 	one.To = []envelope.Recipient{to}
-	fx.Bury = append(fx.Bury, Burial{Offset: offset, User: to.User, Record: one.Append(nil), Reason: string(code)})
+	fx.Bury = append(fx.Bury, Burial{Offset: offset, User: to.User, Record: one.Encode(), Reason: string(code)})
 	if e.Kind == envelope.KindMessage {
 		s.fail(e, wire.Failure{Code: code, Message: "message to " + string(to.User) + " cannot be delivered", Reference: e.Reference}, fx)
 	}
@@ -369,7 +408,8 @@ func (s *State) fastArrived(e *envelope.Envelope, fx *Effects) {
 	var away []share
 	overtaken := s.overtaken(e)
 	for _, to := range e.To {
-		switch d := s.decide(e, to.User); {
+		u := s.users[to.User]
+		switch d := s.decideFor(u, e, to.User); {
 		case overtaken:
 			s.metrics.DropFast(DropOvertaken)
 		case d.Verdict == route.Refuse:
@@ -377,7 +417,7 @@ func (s *State) fastArrived(e *envelope.Envelope, fx *Effects) {
 		case d.Verdict == route.Elsewhere:
 			away = addShare(away, d.Domain, to)
 		default:
-			s.fastHere(to.User, e, fx)
+			s.fastHere(u, e, fx)
 		}
 	}
 	for _, share := range away {
@@ -404,19 +444,23 @@ func (s *State) overtaken(e *envelope.Envelope) bool {
 		return false
 	}
 	from := publisher{e.Stream, e.From}
-	high, known := s.fastHigh[from]
-	if n := e.To[0].N; n > high {
-		if !known && len(s.fastHigh) >= maxPublishers {
+	high := s.fastHigh[from]
+	if high == nil {
+		if len(s.fastHigh) >= maxPublishers {
 			clear(s.fastHigh)
 		}
-		s.fastHigh[from] = n
-		return false
+		from.from = ident.UserID(strings.Clone(string(from.from)))
+		high = new(uint64)
+		s.fastHigh[from] = high
 	}
-	return true
+	if e.To[0].N <= *high {
+		return true
+	}
+	*high = e.To[0].N
+	return false
 }
 
-func (s *State) fastHere(to ident.UserID, e *envelope.Envelope, fx *Effects) {
-	u := s.users[to]
+func (s *State) fastHere(u *user, e *envelope.Envelope, fx *Effects) {
 	if u != nil && len(u.targets) > 0 {
 		s.fastDeliver(u, e, fx)
 	} else if e.Kind == envelope.KindMessage {
@@ -429,7 +473,9 @@ func (s *State) fastDeliver(u *user, e *envelope.Envelope, fx *Effects) {
 	if e.Confirm && len(s.fast) < maxFastWaits {
 		s.token++
 		token = s.token
-		s.fast[token] = fastWait{from: e.From, to: u.id, id: e.ID, reference: e.Reference, origin: e.Origin()}
+		s.fast[token] = fastWait{
+			from: ident.UserID(strings.Clone(string(e.From))), to: u.id, id: e.ID, reference: strings.Clone(e.Reference), origin: strings.Clone(e.Origin()),
+		}
 	}
 	it := delivery.Item{Kind: delivery.KindFast, ID: e.ID, Token: token, Urgent: e.Confirm, Frame: e.Frame}
 	for _, t := range u.targets {
@@ -440,7 +486,7 @@ func (s *State) fastDeliver(u *user, e *envelope.Envelope, fx *Effects) {
 			to = []*session{t.leastBusy()}
 		}
 		for _, sn := range to {
-			fx.deliver(sn.connector, it, delivery.Target{Session: sn.id, User: u.id})
+			fx.deliver(sn.connector, &it, delivery.Target{Session: sn.id, User: u.id})
 		}
 	}
 }
@@ -483,13 +529,8 @@ func (s *State) tick(fx *Effects) {
 	s.tickHolds(fx)
 	s.move(fx)
 	s.expire(fx)
-	for _, sn := range s.sessions {
-		if sn.target == nil {
-			continue
-		}
-		s.resend(sn, fx)
-		s.serveFetch(sn, fx)
-	}
+	s.serveBusy(fx)
+	s.waiting.keep(func(it *item) bool { return it.inLog })
 	if s.now.Sub(s.fastTurn) >= fastProofFor {
 		s.fastOld, s.fast, s.fastTurn = s.fast, map[uint64]fastWait{}, s.now
 	}
@@ -497,21 +538,51 @@ func (s *State) tick(fx *Effects) {
 	if len(s.supposedly) > 0 && s.now.Sub(s.begun) > 2*RememberFor {
 		clear(s.supposedly) // nobody remembers these ids any more
 	}
-	for id, at := range s.departed {
-		if s.now.Sub(at) > departedFor {
-			delete(s.departed, id)
-		}
-	}
+	s.forgetDeparted()
 	if s.held > maxHeld {
 		s.shed()
 	}
 }
 
+// serveBusy goes on with the sessions that have something under way.
+func (s *State) serveBusy(fx *Effects) {
+	for i := 0; i < len(s.busy); i++ { // while they are served, some may be added
+		if sn := s.busy[i]; sn.target != nil {
+			s.resend(sn, fx)
+			s.serveFetch(sn, fx)
+		}
+	}
+	s.busy = slices.DeleteFunc(s.busy, func(sn *session) bool {
+		sn.busy = sn.target != nil && (sn.flights.len() > 0 || sn.fetch != nil)
+		if !sn.busy {
+			sn.flights.free()
+			sn.user.items.free()
+		}
+		return !sn.busy
+	})
+}
+
+// forgetDeparted forgets the sessions that have logged out long ago.
+func (s *State) forgetDeparted() {
+	done := 0
+	for _, d := range s.departing.all() {
+		if s.now.Sub(d.at) <= departedFor {
+			break
+		}
+		if s.departed[d.session].Equal(d.at) { // or else it has logged out once more since
+			delete(s.departed, d.session)
+		}
+		done++
+	}
+	s.departing.drop(done)
+	s.departing.free()
+}
+
 // shed forgets the content of what the mailbox has and the connectors have taken:
 // slow sockets may not fill the memory. Should it be needed, it is read again.
 func (s *State) shed() {
-	for _, sn := range s.sessions {
-		for _, f := range sn.flights {
+	for _, sn := range s.busy {
+		for _, f := range sn.flights.all() {
 			it := f.item
 			if it.control || !it.stored || it.env == nil || it.confirm == confirming || f.d > sn.taken || len(it.flights) != 1 {
 				continue
@@ -527,8 +598,7 @@ func (s *State) shed() {
 // holds up the log.
 func (s *State) spill(fx *Effects) {
 	n := 0
-	for ; n < len(s.waiting); n++ {
-		it := s.waiting[n]
+	for _, it := range s.waiting.all() {
 		if s.now.Sub(it.taken) < SpillAfter {
 			break
 		}
@@ -536,7 +606,7 @@ func (s *State) spill(fx *Effects) {
 			s.metrics.spills.Inc()
 			s.store(it, fx)
 		}
+		n++
 	}
-	clear(s.waiting[:n])
-	s.waiting = s.waiting[n:]
+	s.waiting.drop(n)
 }

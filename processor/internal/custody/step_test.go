@@ -103,7 +103,7 @@ func (b *bench) announce(user ident.UserID, n uint64) {
 }
 
 func (b *bench) prove(session, d uint64) string {
-	return b.step(&custody.Answered{Answers: &delivery.Answers{
+	return b.step(custody.Answered{Answers: &delivery.Answers{
 		Epoch: envelope.Position{Generation: 1}, Connector: c1, Progress: []delivery.Progress{{Session: session, Taken: d, Proved: d}},
 	}})
 }
@@ -237,7 +237,7 @@ func TestTheEndOfASessionFreesItsRowsAndStoresTheRest(t *testing.T) {
 	b := newBench(t)
 	b.login(7, "A-1", 0)
 	b.message("A-2", "A-1", 1, false)
-	got := b.step(&custody.Answered{Answers: &delivery.Answers{Epoch: envelope.Position{Generation: 1}, Connector: c1, Gone: []uint64{7}}})
+	got := b.step(custody.Answered{Answers: &delivery.Answers{Epoch: envelope.Position{Generation: 1}, Connector: c1, Gone: []uint64{7}}})
 	b.want("gone", got, "put A-1@2 proved false; produce logout")
 	b.want("next message", b.message("A-2", "A-1", 2, false), "put A-1@3 proved false")
 }
@@ -264,7 +264,22 @@ func TestAMasterWithOneDeliveryGetsEachMessageOnOneSocket(t *testing.T) {
 	b.want("first", b.message("O-2", "O-0", 1, false), "frame 7/1 m1")
 	b.want("second", b.message("O-2", "O-0", 2, false), "frame 8/1 m2")
 	b.want("the other gets what an ended one has not proved",
-		b.step(&custody.Answered{Answers: &delivery.Answers{Epoch: envelope.Position{Generation: 1}, Connector: c1, Gone: []uint64{7}}}), "frame 8/2 m1; produce logout")
+		b.step(custody.Answered{Answers: &delivery.Answers{Epoch: envelope.Position{Generation: 1}, Connector: c1, Gone: []uint64{7}}}), "frame 8/2 m1; produce logout")
+}
+
+func TestProofIsUrgentWhenTheWindowIsHalfFull(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.login(7, "A-1", 0)
+	for n := range uint64(custody.WindowRecords) {
+		e := msg("A-2", "A-1", n+1, false)
+		b.offset++
+		b.state.Step(b.now, &custody.RecordRead{Offset: b.offset - 1, Envelope: &e}, &b.fx)
+		if got, want := b.fx.Deliveries[0].Item.Urgent, n >= custody.WindowRecords/2; got != want {
+			t.Fatalf("message %d is urgent: %v, want %v", n+1, got, want)
+		}
+		b.fx.Reset()
+	}
 }
 
 func TestAFullWindowMakesTheSessionBehindUntilItsRowsAreSent(t *testing.T) {
@@ -350,26 +365,26 @@ func TestFastComesInOrderOrNotAtAll(t *testing.T) {
 		want string
 	}{{1, "fast 7 m1 token 0"}, {3, "fast 7 m3 token 0"}, {2, ""}, {3, ""}, {4, "fast 7 m4 token 0"}} {
 		m := msg("A-2", "A-1", c.n, false)
-		b.want(fmt.Sprint("number ", c.n), b.step(&custody.FastArrived{Envelope: &m}), c.want)
+		b.want(fmt.Sprint("number ", c.n), b.step(custody.FastArrived{Envelope: &m}), c.want)
 	}
 	m := msg("A-2", "A-1", 1, false)
 	m.Stream++
-	b.want("of another publisher", b.step(&custody.FastArrived{Envelope: &m}), "fast 7 m1 token 0")
+	b.want("of another publisher", b.step(custody.FastArrived{Envelope: &m}), "fast 7 m1 token 0")
 	other := msg("A-3", "A-1", 2, false) // a domain on the way has other lanes, where they part
-	b.want("of another sender whose connector has numbered it with those", b.step(&custody.FastArrived{Envelope: &other}), "fast 7 m2 token 0")
+	b.want("of another sender whose connector has numbered it with those", b.step(custody.FastArrived{Envelope: &other}), "fast 7 m2 token 0")
 }
 
 func TestFastIsDeliveredToWhoIsThereAndProvedOnlyForAConfirmation(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	m := msg("A-2", "A-1", 1, false)
-	b.want("nobody there", b.step(&custody.FastArrived{Envelope: &m}), "")
+	b.want("nobody there", b.step(custody.FastArrived{Envelope: &m}), "")
 	b.login(7, "A-1", 0)
 	m = msg("A-2", "A-1", 2, false)
-	b.want("without", b.step(&custody.FastArrived{Envelope: &m}), "fast 7 m2 token 0")
+	b.want("without", b.step(custody.FastArrived{Envelope: &m}), "fast 7 m2 token 0")
 	m = msg("A-2", "A-1", 3, true)
-	b.want("with", b.step(&custody.FastArrived{Envelope: &m}), "fast 7 m3 token 1")
-	answer := &custody.Answered{Answers: &delivery.Answers{Epoch: envelope.Position{Generation: 1}, Connector: c1, FastProved: []uint64{1}}}
+	b.want("with", b.step(custody.FastArrived{Envelope: &m}), "fast 7 m3 token 1")
+	answer := custody.Answered{Answers: &delivery.Answers{Epoch: envelope.Position{Generation: 1}, Connector: c1, FastProved: []uint64{1}}}
 	b.want("proof", b.step(answer), "produce confirmation")
 	b.want("a second proof", b.step(answer), "")
 }
@@ -448,7 +463,7 @@ func TestWhoDidNotComeBackIsGoneWhenAllHaveTold(t *testing.T) {
 		Domain: "d", Lanes: 1, Generation: 1, Epoch: 10, Next: 10, Network: net,
 		Announced: []mailbox.Announced{{User: "A-1", Connected: true, N: 5, Pos: before}, {User: "A-2", Connected: true, N: 1, Pos: before}},
 	}, newMetrics(t), begin)
-	b.step(&custody.Answered{Answers: &delivery.Answers{
+	b.step(custody.Answered{Answers: &delivery.Answers{
 		Epoch: envelope.Position{Generation: 1, Offset: 10}, Connector: c1, Join: delivery.Join{Parts: 1},
 		Sessions: []delivery.SessionState{{Progress: delivery.Progress{Session: 9}, User: "A-2", L: before}},
 	}})
@@ -481,6 +496,43 @@ func TestFetchReadsPagesAndEndsWithWhatIsLeft(t *testing.T) {
 	b.want("proof", b.prove(7, 3), "delete A-1@1; delete A-1@2")
 }
 
+func TestRowsDeletedWhileTheyAreCountedAreCountedOnce(t *testing.T) {
+	t.Parallel()
+	for name, deletedFirst := range map[string]bool{"the count comes first": false, "the deletion comes first": true} {
+		b := newBench(t)
+		rows := make([]mailbox.Row, 5)
+		for i := range rows {
+			e := msg("A-2", "A-1", uint64(i)+1, false)
+			b.record(e)
+			b.stored("A-1", int64(i)+1)
+			rows[i] = mailbox.Row{To: "A-1", Pos: envelope.Position{Generation: 1, Offset: int64(i) + 1}, ID: e.ID, Record: e.Append(nil)}
+		}
+		b.login(7, "A-1", 0)
+		b.login(8, "A-1", 0)
+		fetch := func(session uint64, count int) {
+			b.record(envelope.Envelope{Kind: envelope.KindFetch, To: []envelope.Recipient{{User: "A-1"}}, Session: session, Connector: c1, Request: 1, Count: count})
+		}
+		fetch(7, 1)
+		b.step(&custody.RowsRead{Read: custody.Read{Purpose: custody.ForFetch, Query: mailbox.Query{To: "A-1"}, Session: 7, Serial: 1}, Rows: rows[:1], More: true})
+		if len(b.counts) != 1 {
+			t.Fatalf("%s: %d counts", name, len(b.counts))
+		}
+		fetch(8, 2)
+		b.step(&custody.RowsRead{Read: custody.Read{Purpose: custody.ForFetch, Query: mailbox.Query{To: "A-1"}, Session: 8, Serial: 3}, Rows: rows[1:3], More: true})
+		asOf := b.fx.Round()
+		b.want(name, b.prove(8, 2), "delete A-1@2; delete A-1@3")
+		counted := custody.Counted{Count: b.counts[0], N: 4}
+		if deletedFirst {
+			counted.N, counted.AsOf = 2, asOf
+		}
+		b.state.Step(b.now, &counted, &b.fx)
+		if got, want := string(b.fx.Deliveries[0].Item.Frame), `"leftMissingCount":2`; !strings.Contains(got, want) {
+			t.Errorf("%s: got %s, want %s", name, got, want)
+		}
+		b.fx.Reset()
+	}
+}
+
 func TestAPushSessionStartsWithWhatIsStored(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -500,7 +552,7 @@ func TestAnswersOfAnotherEpochAreIgnored(t *testing.T) {
 	b := newBench(t)
 	b.login(7, "A-1", 0)
 	b.message("A-2", "A-1", 1, false)
-	b.step(&custody.Answered{Answers: &delivery.Answers{
+	b.step(custody.Answered{Answers: &delivery.Answers{
 		Epoch: envelope.Position{Generation: 1, Offset: 99}, Connector: c1, Progress: []delivery.Progress{{Session: 7, Taken: 1, Proved: 1}},
 	}})
 	b.wantLow(2)

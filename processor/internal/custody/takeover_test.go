@@ -24,8 +24,8 @@ func takeOver(t *testing.T, next int64, sessions ...delivery.SessionState) (b *b
 	return b, b.step(joined(sessions...))
 }
 
-func joined(sessions ...delivery.SessionState) *custody.Answered {
-	return &custody.Answered{Answers: &delivery.Answers{Epoch: at(100), Connector: c1, Join: delivery.Join{Parts: 1}, Sessions: sessions}}
+func joined(sessions ...delivery.SessionState) custody.Answered {
+	return custody.Answered{Answers: &delivery.Answers{Epoch: at(100), Connector: c1, Join: delivery.Join{Parts: 1}, Sessions: sessions}}
 }
 
 func session(id uint64, user ident.UserID, l, last int64) delivery.SessionState {
@@ -122,7 +122,7 @@ func TestSlowSocketsNeitherFillTheMemoryNorHoldUpTheLane(t *testing.T) {
 			e.Frame = frame
 			offset := b.offset
 			b.record(e)
-			b.step(&custody.Answered{Answers: &delivery.Answers{
+			b.step(custody.Answered{Answers: &delivery.Answers{
 				Epoch: at(0), Connector: c1, Progress: []delivery.Progress{{Session: u + 1, Taken: n + 1}},
 			}})
 			b.after(time.Second)

@@ -21,10 +21,7 @@ func (s *State) note(kind trace.Kind, it *item, sn *session) {
 	}
 	n := trace.Note{At: s.now, Kind: kind, Message: it.id, User: it.user.traced, Lane: s.cfg.Lane, Offset: it.pos.Offset}
 	if sn != nil {
-		if sn.traced == (trace.Name{}) {
-			sn.traced = s.cfg.Trace.Name(sn.connector.Name)
-		}
-		n.Session, n.Peer = sn.id, sn.traced
+		n.Session, n.Peer = sn.id, sn.connector.traced
 	}
 	s.cfg.Trace.Note(&n)
 }

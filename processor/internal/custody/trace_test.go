@@ -80,7 +80,7 @@ func TestWhatAMessageThatWaitsLeaves(t *testing.T) {
 	b.after(time.Second)
 	b.stored("A-1", 2)
 	b.want("no proof came", said(m.ID), "taken@2, sent@2 7/c1, stored@2")
-	b.step(&custody.Answered{Answers: &delivery.Answers{Epoch: envelope.Position{Generation: 1}, Connector: c1, Gone: []uint64{7}}})
+	b.step(custody.Answered{Answers: &delivery.Answers{Epoch: envelope.Position{Generation: 1}, Connector: c1, Gone: []uint64{7}}})
 	b.want("the session ended", said(m.ID), "taken@2, sent@2 7/c1, stored@2, returned@2 7/c1")
 	b.login(8, "A-1", 0)
 	b.record(envelope.Envelope{Kind: envelope.KindFetch, To: []envelope.Recipient{{User: "A-1"}}, Session: 8, Connector: c1, Request: 1, Count: 10})
@@ -166,7 +166,7 @@ func takeLiveMessages(b *testing.B, log *trace.Log) {
 		})
 		if n%16 == 0 {
 			now = now.Add(time.Millisecond)
-			step(&custody.Answered{Answers: &delivery.Answers{
+			step(custody.Answered{Answers: &delivery.Answers{
 				Epoch: envelope.Position{Generation: 1}, Connector: c1, Progress: []delivery.Progress{{Session: 7, Taken: n, Proved: n}},
 			}})
 			step(&custody.Ticked{})

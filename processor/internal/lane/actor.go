@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -34,12 +35,15 @@ func (d *Driver) serve(ctx, work context.Context, handle int64) error {
 		}
 		select {
 		case batch := <-records:
+			d.now = time.Now()
 			// What was reported before these were written may be why they were.
 			d.takeInbox()
 			d.handle(batch, handle)
 		case <-d.inbox.wake:
 			runtime.Gosched() // let what else has just arrived come along
+			d.now = time.Now()
 		case now := <-tick.C:
+			d.now = time.Now()
 			d.tick()
 			if err := d.periodic(now, committer); err != nil {
 				return err
@@ -47,6 +51,7 @@ func (d *Driver) serve(ctx, work context.Context, handle int64) error {
 			if now.Sub(announced) >= announceEvery || d.full() != d.toldFull {
 				d.announce(false)
 				d.publishMetrics()
+				d.out.tidy()
 				announced = now
 			}
 			if now.Sub(saved) >= saveEvery {
@@ -78,32 +83,34 @@ func (d *Driver) takeInbox() {
 	}
 }
 
-// step feeds one event to the state.
-func (d *Driver) step(event custody.Event) { d.state.Step(time.Now(), event, &d.fx) }
+// step feeds one event to the state. Within a round no time passes.
+func (d *Driver) step(event custody.Event) { d.state.Step(d.now, event, &d.fx) }
 
 // handle feeds a batch of records.
 func (d *Driver) handle(batch []kafka.Record, handle int64) {
 	_ = failpoint.Hit(failpoint.LaneBeforeHandling)
 	d.followNetwork()
+	d.lag.seen(batch)
+	poisoned := d.Poison.any(d.lane.Number())
 	for i := range batch {
 		r := &batch[i]
-		d.lag.seen(r)
 		d.handling = r.Offset
-		event := custody.RecordRead{Offset: r.Offset, Fill: r.Offset < handle}
-		e, err := envelope.Decode(r.Value)
+		d.record = custody.RecordRead{Offset: r.Offset, Fill: r.Offset < handle}
+		e, err := envelope.DecodeNew(r.Value)
 		switch {
-		case d.Poison.holds(d.lane.Number(), r.Offset):
+		case poisoned && d.Poison.holds(d.lane.Number(), r.Offset):
 			d.log.Error("record that made the lane panic becomes a dead letter", "offset", r.Offset)
-			event.Raw = r.Value
+			d.record.Raw = r.Value
 		case err != nil:
 			d.log.Error("undecodable record becomes a dead letter", "offset", r.Offset, "error", err)
-			event.Raw = r.Value
+			d.record.Raw = r.Value
 		default:
-			event.Envelope = &e
+			d.record.Envelope = e
 			d.superseded = d.superseded || e.Kind == envelope.KindEpoch && r.Offset > d.epoch
 		}
-		d.step(&event)
+		d.step(&d.record)
 	}
+	d.record = custody.RecordRead{}
 	d.handling = nothing
 }
 
@@ -159,7 +166,7 @@ func (d *Driver) tick() {
 
 // assembled says whether all connectors that are there have told their sessions.
 func (d *Driver) assembled() bool {
-	now := time.Now()
+	now := d.now
 	if d.unsure.IsZero() || !d.Connectors.Settled() || !d.Plane.Connected() {
 		d.unsure = now
 		return false
@@ -202,7 +209,7 @@ func (d *Driver) execute() {
 	for i := range fx.Failures {
 		e := &fx.Failures[i]
 		// At most once, like everything of the live plane.
-		_ = d.Plane.Publish(delivery.FastSubject(d.Domain, e.User().Lane(d.Lanes)), e.Append(nil))
+		_ = d.Plane.Publish(delivery.FastSubject(d.Domain, e.User().Lane(d.Lanes)), e.Encode())
 	}
 	for _, p := range fx.Produce {
 		d.produce(p)
@@ -231,7 +238,7 @@ func (d *Driver) produce(p custody.Produce) {
 		}
 	}
 	token := p.Token
-	err := d.Producer.Append(lane, key, p.Envelope.Append(nil), func(_ int64, err error) {
+	err := d.Producer.Append(lane, key, p.Envelope.Encode(), func(_ int64, err error) {
 		if err == nil && token != (custody.Token{}) {
 			_ = failpoint.Hit(failpoint.LaneAfterConfirm)
 			d.inbox.put(&custody.Produced{Token: token})
@@ -258,13 +265,13 @@ func (d *Driver) giveUp(work context.Context, c *committer) error {
 		select {
 		case <-d.inbox.wake:
 		case <-tick.C:
+			d.now = time.Now()
 			d.tick()
 		case <-work.Done():
 			return context.Cause(work)
 		}
-		for _, event := range d.inbox.take() {
-			d.step(event)
-		}
+		d.now = time.Now()
+		d.takeInbox()
 		d.execute()
 	}
 	if !d.lane.Healthy() {
@@ -310,24 +317,31 @@ type recordSize struct {
 	bytes  int
 }
 
-func (l *lagMeter) seen(r *kafka.Record) {
+// seen notes what was read.
+func (l *lagMeter) seen(batch []kafka.Record) {
 	const weight = 64
-	bytes := len(r.Key) + len(r.Value)
-	size := l.size.Load()
-	l.size.Store(size + (int64(bytes)-size)/weight)
-	l.sizes = append(l.sizes, recordSize{r.Offset, bytes})
-	l.held.Add(int64(bytes))
-	l.read.Store(r.Offset + 1)
+	size, held := l.size.Load(), int64(0)
+	for i := range batch {
+		r := &batch[i]
+		bytes := len(r.Key) + len(r.Value)
+		size += (int64(bytes) - size) / weight
+		held += int64(bytes)
+		l.sizes = append(l.sizes, recordSize{r.Offset, bytes})
+	}
+	l.size.Store(size)
+	l.held.Add(held)
+	l.read.Store(batch[len(batch)-1].Offset + 1)
 }
 
 // settledTo notes that every record below low is settled.
 func (l *lagMeter) settledTo(low int64) {
-	n := 0
+	n, settled := 0, int64(0)
 	for n < len(l.sizes) && l.sizes[n].offset < low {
-		l.held.Add(-int64(l.sizes[n].bytes))
+		settled += int64(l.sizes[n].bytes)
 		n++
 	}
-	l.sizes = l.sizes[n:]
+	l.held.Add(-settled)
+	l.sizes = slices.Delete(l.sizes, 0, n)
 	l.settled.Store(low)
 }
 

@@ -125,6 +125,8 @@ type Driver struct {
 
 	// Owned by the actor.
 	state      *custody.State
+	now        time.Time          // when this round began
+	record     custody.RecordRead // the one that is being handled
 	fx         custody.Effects
 	out        outgoing
 	over       overLinks
@@ -199,7 +201,8 @@ func (d *Driver) Run(ctx context.Context) error {
 	defer d.stopListening(fast)
 	defer d.Metrics.forget(d.label)
 
-	d.state = custody.New(cfg, d.Metrics.Custody, time.Now())
+	d.now = time.Now()
+	d.state = custody.New(cfg, d.Metrics.Custody, d.now)
 	d.over = overLinks{roads: d.Roads, receiver: receiver{d.inbox}, channels: map[uint64]uint64{}}
 	defer d.over.end()
 	defer d.Roads.Subscribe(d.inbox.signal)()
@@ -443,9 +446,8 @@ func (d *Driver) join(ctx context.Context) error {
 		case <-deadline:
 			return nil
 		case <-d.inbox.wake:
-			for _, event := range d.inbox.take() {
-				d.step(event)
-			}
+			d.now = time.Now()
+			d.takeInbox()
 		case <-ctx.Done():
 			return ctx.Err()
 		}

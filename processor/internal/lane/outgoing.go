@@ -16,47 +16,76 @@ import (
 type outgoing struct {
 	domain string
 	header []byte // of every batch of this owner
+	lane   int
 	plane  *nats.Conn
 	byName map[ident.Connector]*packet
+	latest *packet   // the one that was added to last; nil: none
+	filled []*packet // those that have something in them
 }
 
 // packet is the message under construction for one connector.
 type packet struct {
+	to      ident.Connector
 	subject string
 	buf     []byte
-	item    []byte // the item being added
+	used    bool // since the last tidy
 }
 
 func newOutgoing(domain string, lane int, epoch envelope.Position, plane *nats.Conn) outgoing {
 	b := delivery.Batch{Lane: lane, Epoch: epoch}
-	return outgoing{domain: domain, header: b.AppendHeader(nil), plane: plane, byName: map[ident.Connector]*packet{}}
+	return outgoing{domain: domain, lane: lane, header: b.AppendHeader(nil), plane: plane, byName: map[ident.Connector]*packet{}}
 }
 
 // add puts one delivery into its connector's packet, and sends the packet first
 // if both do not fit.
 func (o *outgoing) add(d *custody.Delivery) {
-	p := o.byName[d.To]
-	if p == nil {
-		p = &packet{subject: delivery.ConnectorSubject(o.domain, d.To)}
-		p.buf = append(p.buf, o.header...)
-		o.byName[d.To] = p
+	p := o.packet(d.To)
+	before := len(p.buf)
+	if before == len(o.header) {
+		o.filled = append(o.filled, p)
 	}
-	p.item = d.Item.Append(p.item[:0])
-	if len(p.buf) > len(o.header) && len(p.buf)+len(p.item) > delivery.MaxMessageSize {
+	p.buf = d.Item.Append(p.buf)
+	if before > len(o.header) && len(p.buf) > delivery.MaxMessageSize {
+		item := p.buf[before:]
+		p.buf = p.buf[:before]
 		o.send(p)
+		p.buf = append(p.buf, item...) // what is behind the packet has not moved
 	}
-	p.buf = append(p.buf, p.item...)
+}
+
+func (o *outgoing) packet(to ident.Connector) *packet {
+	if o.latest != nil && o.latest.to == to {
+		return o.latest
+	}
+	p := o.byName[to]
+	if p == nil {
+		p = &packet{to: to, subject: delivery.ConnectorSubject(o.domain, to, o.lane)}
+		p.buf = append(p.buf, o.header...)
+		o.byName[to] = p
+	}
+	o.latest, p.used = p, true
+	return p
 }
 
 // flush sends every packet that has something in it.
 func (o *outgoing) flush() {
-	for c, p := range o.byName {
-		if len(p.buf) > len(o.header) {
-			o.send(p)
-		} else {
-			delete(o.byName, c) // a round without it: perhaps it is gone
-		}
+	for i, p := range o.filled {
+		o.send(p)
+		o.filled[i] = nil
 	}
+	o.filled = o.filled[:0]
+}
+
+// tidy forgets the connectors that have got nothing since it was last called: they
+// may be gone. There is nothing in any packet then.
+func (o *outgoing) tidy() {
+	for c, p := range o.byName {
+		if !p.used {
+			delete(o.byName, c)
+		}
+		p.used = false
+	}
+	o.latest = nil
 }
 
 func (o *outgoing) send(p *packet) {
@@ -129,19 +158,19 @@ func (b *inbox) answers(m *Metrics) func([]byte) {
 			return
 		}
 		// Dropped when full: numbers are cumulative and asked for again.
-		b.offer(&custody.Answered{Answers: &a})
+		b.offer(custody.Answered{Answers: &a})
 	}
 }
 
 // fast receives FAST envelopes.
 func (b *inbox) fast(m *Metrics) func([]byte) {
 	return func(data []byte) {
-		e, err := envelope.Decode(data)
+		e, err := envelope.DecodeNew(data)
 		if err != nil {
 			m.Custody.DropFast(custody.DropMalformed)
 			return
 		}
-		if !b.offer(&custody.FastArrived{Envelope: &e}) {
+		if !b.offer(custody.FastArrived{Envelope: e}) {
 			m.Custody.DropFast(custody.DropQueueFull)
 		}
 	}

@@ -27,3 +27,10 @@ func (p *Poison) holds(lane int, offset int64) bool {
 	defer p.mu.Unlock()
 	return p.offsets[lane][offset]
 }
+
+// any says whether there is one of a lane at all.
+func (p *Poison) any(lane int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.offsets[lane]) > 0
+}

@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	sideBySide   = 16  // requests of one kind at once, for one lane
-	maxPutRows   = 512 // in one request
+	sideBySide   = 16             // requests of one kind at once, for one lane
+	maxPutRows   = 512            // in one request
+	maxJobRows   = 2 * maxPutRows // stored in one job: whoever reads does not wait for all that is stored for others
 	retryAtFirst = 50 * time.Millisecond
 	retryAtMost  = 2 * time.Second
 	readAttempts = 3                      // in one job; then it is tried with the next one
@@ -39,6 +40,7 @@ type storeJob struct {
 	save     *mailbox.LaneChange
 	bury     []custody.Burial
 	asked    questions
+	round    uint64 // of the effects that were added last
 }
 
 func (j *storeJob) empty() bool {
@@ -53,6 +55,7 @@ func (j *storeJob) append(other *storeJob) {
 	j.announce = append(j.announce, other.announce...)
 	j.bury = append(j.bury, other.bury...)
 	j.asked.append(&other.asked)
+	j.round = max(j.round, other.round)
 }
 
 // questions are what the store is to read.
@@ -120,6 +123,7 @@ func (q *storeQueue) effects(fx *custody.Effects) {
 	wanted := storeJob{
 		put: fx.Put, mark: fx.Mark, del: fx.Delete, proved: fx.DeleteProved, announce: fx.Announce, bury: fx.Bury,
 		asked: questions{reads: fx.Reads, counts: fx.Counts, loads: fx.Loads, usages: fx.Usages, expire: fx.Expirations, lists: fx.Lists},
+		round: fx.Round(),
 	}
 	if !wanted.empty() {
 		q.add(func(j *storeJob) { j.append(&wanted) })
@@ -149,7 +153,7 @@ func (q *storeQueue) take() (storeJob, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	job := q.next
-	q.next = storeJob{}
+	q.next = job.cut(maxJobRows)
 	q.busy = !job.empty()
 	if !q.busy && q.idle != nil {
 		close(q.idle)
@@ -192,6 +196,7 @@ func (q *storeQueue) leave(ctx context.Context, j *storeJob) bool {
 		next.proved = append(j.proved, next.proved...)
 		j.asked.append(&next.asked)
 		next.asked = j.asked
+		next.round = max(next.round, j.round)
 	})
 	select {
 	case <-time.After(readAgain):
@@ -215,7 +220,7 @@ func (q *storeQueue) do(ctx context.Context, j *storeJob) bool {
 		}
 		j.put = j.put[n:]
 	}
-	later, proved := j.behindPuts()
+	later, proved := j.behind(j.put)
 	steps := []struct {
 		name string
 		run  func(context.Context) error
@@ -257,21 +262,33 @@ func (q *storeQueue) do(ctx context.Context, j *storeJob) bool {
 	})
 }
 
-// behindPuts takes off the job what concerns targets whose rows have found no room: what is
-// read, or deleted as a whole, has to show all that was stored before. It goes with the
+// cut takes off the job the rows beyond so many, with what concerns their targets. That is
+// the next job.
+func (j *storeJob) cut(rows int) storeJob {
+	if len(j.put) <= rows {
+		return storeJob{}
+	}
+	next := storeJob{round: j.round}
+	j.put, next.put = j.put[:rows:rows], j.put[rows:]
+	next.asked, next.proved = j.behind(next.put)
+	return next
+}
+
+// behind takes off the job what concerns the targets of rows that are not stored yet: what
+// is read, or deleted as a whole, has to show all that was stored before. It goes with the
 // next job.
-func (j *storeJob) behindPuts() (later questions, proved []custody.ProvedRows) {
-	if len(j.put) == 0 {
+func (j *storeJob) behind(rows []mailbox.Row) (later questions, proved []custody.ProvedRows) {
+	if len(rows) == 0 || len(j.asked.reads)+len(j.asked.counts)+len(j.asked.usages)+len(j.proved) == 0 {
 		return later, nil
 	}
-	full := map[string]bool{}
-	for i := range j.put {
-		full[j.put[i].To] = true
+	waits := map[string]bool{}
+	for i := range rows {
+		waits[rows[i].To] = true
 	}
-	j.asked.reads, later.reads = part(j.asked.reads, func(r custody.Read) bool { return full[r.Query.To] })
-	j.asked.counts, later.counts = part(j.asked.counts, func(c custody.Count) bool { return full[c.Query.To] })
-	j.asked.usages, later.usages = part(j.asked.usages, func(u ident.UserID) bool { return full[string(u)] })
-	j.proved, proved = part(j.proved, func(p custody.ProvedRows) bool { return full[p.To] })
+	j.asked.reads, later.reads = part(j.asked.reads, func(r custody.Read) bool { return waits[r.Query.To] })
+	j.asked.counts, later.counts = part(j.asked.counts, func(c custody.Count) bool { return waits[c.Query.To] })
+	j.asked.usages, later.usages = part(j.asked.usages, func(u ident.UserID) bool { return waits[string(u)] })
+	j.proved, proved = part(j.proved, func(p custody.ProvedRows) bool { return waits[p.To] })
 	return later, proved
 }
 
@@ -439,7 +456,7 @@ func (q *storeQueue) read(ctx context.Context, j *storeJob) error {
 	j.asked.counts, errs[1] = each(j.asked.counts, func(c custody.Count) error {
 		n, err := q.store.Count(ctx, c.Query)
 		if err == nil {
-			q.inbox.put(&custody.Counted{Count: c, N: n})
+			q.inbox.put(&custody.Counted{Count: c, N: n, AsOf: j.round})
 		}
 		return err
 	})

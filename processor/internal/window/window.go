@@ -44,16 +44,20 @@ type Windows struct {
 	idsFor  time.Duration
 	trails  map[ident.UserID]uint64 // the stream of each trail
 
-	taken   []taken // above the settled offset, ascending
-	dirty   map[mailbox.WindowKey]struct{}
+	recent  *stream                // looked up last; nil: none was
+	taken   []taken                // above the settled offset, ascending
+	dirty   []*stream              // whose settled views have changed since they were saved; some of them twice
 	newIDs  []mailbox.RememberedID // settled, not yet saved
 	gone    []mailbox.WindowKey    // settled, not yet forgotten where they are saved
 	settled int64                  // offset up to which the settled view goes
 }
 
 type stream struct {
+	key     mailbox.WindowKey
 	live    mailbox.Window
 	settled mailbox.Window
+	dirty   bool // among those that are to be saved
+	dropped bool // not in the map any more; perhaps another one is, under the same key
 	over    bool // forgotten in the live view …
 	ends    int  // … and so often, perhaps begun anew in between, still to be in the settled one
 }
@@ -66,8 +70,9 @@ type idKey struct {
 // taken is one record above the settled offset; n is 0 for a remembered id.
 type taken struct {
 	offset int64
-	key    mailbox.WindowKey
+	stream *stream // nil for an id
 	n      uint64
+	user   ident.UserID // of an id
 	id     ident.MessageID
 	void   bool            // forgotten again
 	all    bool            // every number up to n, but for those below it that are missing
@@ -84,12 +89,11 @@ func New(saved mailbox.LaneState, idsFor time.Duration, now time.Time) *Windows 
 		ids:     [2]map[idKey]struct{}{{}, {}},
 		period:  now,
 		idsFor:  idsFor,
-		dirty:   map[mailbox.WindowKey]struct{}{},
 		settled: saved.Position.Offset,
 		trails:  map[ident.UserID]uint64{},
 	}
 	for key, win := range saved.Windows {
-		w.streams[key] = &stream{live: clone(win), settled: win}
+		w.streams[key] = &stream{key: key, live: clone(win), settled: win}
 		if isTrail(key.User) {
 			w.trails[key.User] = key.Stream
 		}
@@ -118,7 +122,7 @@ const (
 // Look says what is known of number n of a stream to a user.
 func (w *Windows) Look(user ident.UserID, streamID, n uint64) Seen {
 	var live mailbox.Window
-	if s := w.streams[mailbox.WindowKey{User: user, Stream: streamID}]; s != nil {
+	if s := w.find(mailbox.WindowKey{User: user, Stream: streamID}); s != nil {
 		live = s.live
 	}
 	switch {
@@ -138,7 +142,7 @@ func (w *Windows) Look(user ident.UserID, streamID, n uint64) Seen {
 
 // Newer says whether a number of a stream to a user above n was taken.
 func (w *Windows) Newer(user ident.UserID, streamID, n uint64) bool {
-	s := w.streams[mailbox.WindowKey{User: user, Stream: streamID}]
+	s := w.find(mailbox.WindowKey{User: user, Stream: streamID})
 	if s == nil || s.live.High <= n {
 		return false
 	}
@@ -148,7 +152,7 @@ func (w *Windows) Newer(user ident.UserID, streamID, n uint64) bool {
 
 // Passed says whether number n of a stream to a user was taken, or given up.
 func (w *Windows) Passed(user ident.UserID, streamID, n uint64) bool {
-	s := w.streams[mailbox.WindowKey{User: user, Stream: streamID}]
+	s := w.find(mailbox.WindowKey{User: user, Stream: streamID})
 	return s != nil && s.live.High >= n
 }
 
@@ -159,16 +163,15 @@ func (w *Windows) GiveUp(user ident.UserID, streamID, n uint64, offset int64, no
 	s := w.stream(key, now)
 	if s.live.High < n {
 		skip(&s.live, n)
-		w.taken = append(w.taken, taken{offset: offset, key: key, n: n, all: true})
+		w.taken = append(w.taken, taken{offset: offset, stream: s, n: n, all: true})
 	}
 }
 
 // PutBack notes, at an offset, that number n of a stream to a user, which was taken, has
 // not reached the user and has left: whoever has it then counts it as missing.
 func (w *Windows) PutBack(user ident.UserID, streamID, n uint64, offset int64) {
-	key := mailbox.WindowKey{User: user, Stream: streamID}
-	if s := w.streams[key]; s != nil && putBack(&s.live, n) {
-		w.taken = append(w.taken, taken{offset: offset, key: key, n: n, back: true})
+	if s := w.find(mailbox.WindowKey{User: user, Stream: streamID}); s != nil && putBack(&s.live, n) {
+		w.taken = append(w.taken, taken{offset: offset, stream: s, n: n, back: true})
 	}
 }
 
@@ -177,7 +180,7 @@ func (w *Windows) Merge(user ident.UserID, streamID uint64, win mailbox.Window, 
 	key := mailbox.WindowKey{User: user, Stream: streamID}
 	s := w.stream(key, now)
 	s.live = union(s.live, win)
-	w.taken = append(w.taken, taken{offset: offset, key: key, merged: &win})
+	w.taken = append(w.taken, taken{offset: offset, stream: s, merged: &win})
 }
 
 // Of returns the windows of a user, by stream.
@@ -239,12 +242,12 @@ func (w *Windows) trail(name ident.UserID, streamID, n uint64, offset int64, now
 	key := mailbox.WindowKey{User: name, Stream: streamID}
 	s := w.stream(key, now)
 	s.live.High = max(s.live.High, n)
-	w.taken = append(w.taken, taken{offset: offset, key: key, n: n, all: true})
+	w.taken = append(w.taken, taken{offset: offset, stream: s, n: n, all: true})
 }
 
 // lastOf is the window of a trail.
 func (w *Windows) lastOf(name ident.UserID) mailbox.Window {
-	if s := w.streams[mailbox.WindowKey{User: name, Stream: w.trails[name]}]; s != nil {
+	if s := w.find(mailbox.WindowKey{User: name, Stream: w.trails[name]}); s != nil {
 		return s.live
 	}
 	return mailbox.Window{}
@@ -256,13 +259,14 @@ func (w *Windows) endTrail(name ident.UserID, offset int64) {
 	if !known {
 		return
 	}
-	key := mailbox.WindowKey{User: name, Stream: streamID}
 	delete(w.trails, name)
-	if s := w.streams[key]; s != nil {
-		s.live, s.over = mailbox.Window{}, true
-		s.ends++
+	s := w.find(mailbox.WindowKey{User: name, Stream: streamID})
+	if s == nil {
+		return // it is saved nowhere
 	}
-	w.taken = append(w.taken, taken{offset: offset, key: key, gone: true})
+	s.live, s.over = mailbox.Window{}, true
+	s.ends++
+	w.taken = append(w.taken, taken{offset: offset, stream: s, gone: true})
 }
 
 // trailName is the name of the trail of what a sender sends to a receiver now,
@@ -273,13 +277,41 @@ func formerTrailName(from, to ident.UserID) ident.UserID { return from + ">>" + 
 
 func isTrail(user ident.UserID) bool { return strings.Contains(string(user), ">") }
 
+// find returns the window of a key, nil if there is none.
+func (w *Windows) find(key mailbox.WindowKey) *stream {
+	if w.recent != nil && w.recent.key == key {
+		return w.recent
+	}
+	s := w.streams[key]
+	if s != nil {
+		w.recent = s
+	}
+	return s
+}
+
+// open returns the window of a key, a new one if there is none.
+func (w *Windows) open(key mailbox.WindowKey) *stream {
+	s := w.find(key)
+	if s == nil {
+		key.User = ident.UserID(strings.Clone(string(key.User))) // what is kept is not part of something larger
+		s = &stream{key: key}
+		w.streams[key], w.recent = s, s
+	}
+	return s
+}
+
+// drop removes a window.
+func (w *Windows) drop(s *stream) {
+	delete(w.streams, s.key)
+	s.dropped = true
+	if w.recent == s {
+		w.recent = nil
+	}
+}
+
 // stream returns the window of a key, which was touched now.
 func (w *Windows) stream(key mailbox.WindowKey, now time.Time) *stream {
-	s := w.streams[key]
-	if s == nil {
-		s = &stream{}
-		w.streams[key] = s
-	}
+	s := w.open(key)
 	s.live.Touched, s.over = now.Unix(), false
 	return s
 }
@@ -287,22 +319,17 @@ func (w *Windows) stream(key mailbox.WindowKey, now time.Time) *stream {
 // TakeNumber notes that number n of a stream to a user was read at an offset,
 // and says whether it had been taken before.
 func (w *Windows) TakeNumber(user ident.UserID, streamID, n uint64, offset int64, now time.Time) (duplicate bool) {
-	key := mailbox.WindowKey{User: user, Stream: streamID}
-	s := w.streams[key]
-	if s == nil {
-		s = &stream{}
-		w.streams[key] = s
-	}
+	s := w.open(mailbox.WindowKey{User: user, Stream: streamID})
 	if !take(&s.live, n) {
 		return true
 	}
 	s.live.Touched = now.Unix()
-	w.taken = append(w.taken, taken{offset: offset, key: key, n: n})
+	w.taken = append(w.taken, taken{offset: offset, stream: s, n: n})
 	return false
 }
 
 // TakeID notes that an id was read for a user at an offset, and says whether it
-// was remembered.
+// was remembered. The user's id is kept for long.
 func (w *Windows) TakeID(user ident.UserID, id ident.MessageID, offset int64, now time.Time) (duplicate bool) {
 	if still := now.Sub(w.period); still >= w.idsFor {
 		w.ids[1], w.ids[0] = w.ids[0], map[idKey]struct{}{}
@@ -318,7 +345,7 @@ func (w *Windows) TakeID(user ident.UserID, id ident.MessageID, offset int64, no
 		}
 	}
 	w.ids[0][key] = struct{}{}
-	w.taken = append(w.taken, taken{offset: offset, key: mailbox.WindowKey{User: user}, id: id})
+	w.taken = append(w.taken, taken{offset: offset, user: user, id: id})
 	return false
 }
 
@@ -329,7 +356,7 @@ func (w *Windows) ForgetID(user ident.UserID, id ident.MessageID) {
 		delete(ids, idKey{user, id})
 	}
 	for i := len(w.taken) - 1; i >= 0; i-- {
-		if t := &w.taken[i]; t.isID() && !t.void && t.id == id && t.key.User == user {
+		if t := &w.taken[i]; t.isID() && !t.void && t.id == id && t.user == user {
 			t.void = true
 			return
 		}
@@ -343,11 +370,7 @@ func (w *Windows) Settle(low int64, now time.Time) {
 	for ; done < len(w.taken) && w.taken[done].offset < low; done++ {
 		w.settle(&w.taken[done], now)
 	}
-	if done == len(w.taken) {
-		w.taken = w.taken[:0]
-	} else if done > 0 {
-		w.taken = append(w.taken[:0], w.taken[done:]...)
-	}
+	w.taken = slices.Delete(w.taken, 0, done)
 	w.settled = max(w.settled, low)
 }
 
@@ -357,30 +380,34 @@ func (w *Windows) settle(t *taken, now time.Time) {
 	case t.isID() && t.void:
 		return
 	case t.isID():
-		w.newIDs = append(w.newIDs, mailbox.RememberedID{User: t.key.User, ID: t.id})
+		w.newIDs = append(w.newIDs, mailbox.RememberedID{User: t.user, ID: t.id})
 		return
 	case t.gone:
-		if s := w.streams[t.key]; s != nil {
+		s := t.stream
+		if !s.dropped {
 			s.settled = mailbox.Window{}
 			s.ends--
 			if s.over && s.ends == 0 {
-				delete(w.streams, t.key)
+				w.drop(s)
 			}
 		}
-		delete(w.dirty, t.key)
-		w.gone = append(w.gone, t.key)
+		s.dirty = false
+		w.gone = append(w.gone, s.key)
 		return
 	}
-	s := w.streams[t.key]
+	s := t.stream
+	if s.dropped {
+		s = w.streams[s.key] // begun anew, or expired since
+	}
 	if s == nil {
-		return // expired since
+		return
 	}
 	switch {
 	case t.back:
 		putBack(&s.settled, t.n)
 	case t.merged != nil:
 		s.settled = union(s.settled, *t.merged)
-	case t.all && isTrail(t.key.User):
+	case t.all && isTrail(s.key.User):
 		s.settled.High = max(s.settled.High, t.n)
 	case t.all:
 		skip(&s.settled, t.n)
@@ -388,7 +415,10 @@ func (w *Windows) settle(t *taken, now time.Time) {
 		take(&s.settled, t.n)
 	}
 	s.settled.Touched = now.Unix()
-	w.dirty[t.key] = struct{}{}
+	if !s.dirty {
+		s.dirty = true
+		w.dirty = append(w.dirty, s)
+	}
 }
 
 // isID says whether the entry is a remembered id, not a number.
@@ -405,10 +435,11 @@ func (w *Windows) Change(generation uint32, now time.Time) mailbox.LaneChange {
 		IDsFor:  int64(2 * w.idsFor / time.Second),
 	}
 	c.Position.Generation, c.Position.Offset = generation, w.settled
-	for key := range w.dirty {
-		if s := w.streams[key]; s != nil {
-			c.Windows[key] = clone(s.settled)
+	for _, s := range w.dirty {
+		if s.dirty && !s.dropped {
+			c.Windows[s.key] = clone(s.settled)
 		}
+		s.dirty = false
 	}
 	for _, key := range w.gone {
 		if _, again := c.Windows[key]; !again {
@@ -416,6 +447,7 @@ func (w *Windows) Change(generation uint32, now time.Time) mailbox.LaneChange {
 		}
 	}
 	clear(w.dirty)
+	w.dirty = w.dirty[:0]
 	w.newIDs, w.gone = nil, nil
 	return c
 }
@@ -430,7 +462,7 @@ func (w *Windows) Expire(now time.Time) []mailbox.WindowKey {
 		if s.over || s.live.Touched >= windows && !trail || s.live.Touched >= trails && trail {
 			continue
 		}
-		delete(w.streams, key)
+		w.drop(s)
 		if trail && w.trails[key.User] == key.Stream {
 			delete(w.trails, key.User)
 		}

@@ -57,7 +57,7 @@ func haunt(ctx context.Context, domain, url string) (times int, err error) {
 		return 0, fmt.Errorf("haunt %s: %w", domain, err)
 	}
 	defer conn.Close()
-	z := &zombie{conn: conn, domain: domain, heard: map[ident.Connector]*nats.Subscription{}, lanes: map[int]*hauntedLane{}}
+	z := &zombie{conn: conn, domain: domain, heard: map[hauntedPath]*nats.Subscription{}, lanes: map[int]*hauntedLane{}}
 	var answers []*nats.Subscription
 	for lane := range lanes {
 		var sub *nats.Subscription
@@ -96,9 +96,15 @@ type zombie struct {
 	domain string
 
 	mu    sync.Mutex
-	heard map[ident.Connector]*nats.Subscription // guarded by mu; to what goes to each connector
-	lanes map[int]*hauntedLane                   // guarded by mu
-	times int                                    // guarded by mu
+	heard map[hauntedPath]*nats.Subscription // guarded by mu
+	lanes map[int]*hauntedLane               // guarded by mu
+	times int                                // guarded by mu
+}
+
+// hauntedPath is what goes from a lane to a connector.
+type hauntedPath struct {
+	connector ident.Connector
+	lane      int
 }
 
 // hauntedLane is what a zombie knows of a lane.
@@ -115,13 +121,14 @@ func (z *zombie) answer(data []byte) {
 	}
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	if z.heard[a.Connector] != nil {
+	path := hauntedPath{a.Connector, a.Lane}
+	if z.heard[path] != nil {
 		return
 	}
-	subject := delivery.ConnectorSubject(z.domain, a.Connector)
+	subject := delivery.ConnectorSubject(z.domain, a.Connector, a.Lane)
 	sub, err := z.conn.Subscribe(subject, func(data []byte) { z.delivered(subject, data) })
 	if err == nil { // otherwise the next answer is another chance
-		z.heard[a.Connector] = sub
+		z.heard[path] = sub
 	}
 }
 

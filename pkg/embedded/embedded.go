@@ -1,7 +1,9 @@
 // Package embedded runs the brokers and stores of a domain inside this process,
 // on loopback: a Kafka broker that keeps its log on disk, a NATS server and a
 // Redis. They speak the real protocols, so the production clients run against
-// them unchanged. It is for a domain on one machine, and for tests.
+// them unchanged. Clients of the Kafka broker and the NATS server in this process
+// may connect through memory (Dial), with the same protocols. It is for a domain on
+// one machine, and for tests.
 //
 // Each constructor binds its port and serves, since the servers cannot do one
 // without the other; Run does what must be done again and again, and Close

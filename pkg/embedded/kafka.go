@@ -46,6 +46,7 @@ const (
 type KafkaBroker struct {
 	cluster *kfake.Cluster
 	addr    string
+	door    *door
 }
 
 // Kafka starts a broker whose log lies in dir, which is created if need be and
@@ -59,7 +60,10 @@ func Kafka(dir string, port int, log *slog.Logger) (*KafkaBroker, error) {
 // listens at, such as a proxy: it tells them to come to advertised, HOST:PORT. ""
 // is the place where it listens.
 func KafkaBehind(advertised, dir string, port int, log *slog.Logger) (*KafkaBroker, error) {
-	var listening place
+	var (
+		door      *door
+		listening string
+	)
 	says := &kafkaLog{log: log, dir: dir, lines: map[string]*seldom.Line{}}
 	opts := []kfake.Opt{
 		kfake.Ports(port), // on 127.0.0.1
@@ -69,8 +73,9 @@ func KafkaBehind(advertised, dir string, port int, log *slog.Logger) (*KafkaBrok
 			if err != nil {
 				return nil, err
 			}
-			listening.Listener, listening.advertised = listener, cmp.Or(advertised, listener.Addr().String())
-			return listening, nil
+			listening = listener.Addr().String()
+			door = newDoor(place{listener, cmp.Or(advertised, listening)})
+			return door, nil
 		}),
 		kfake.WithLogger(says),
 		kfake.BrokerConfigs(map[string]string{
@@ -98,9 +103,9 @@ func KafkaBehind(advertised, dir string, port int, log *slog.Logger) (*KafkaBrok
 		return nil, fmt.Errorf("start the embedded Kafka: %w", err)
 	}
 	if dir != "" {
-		(&room{dir: dir, log: log}).guard(cluster)
+		(&room{dir: dir, log: log, opened: time.Now()}).guard(cluster)
 	}
-	return &KafkaBroker{cluster: cluster, addr: listening.Listener.Addr().String()}, nil
+	return &KafkaBroker{cluster: cluster, addr: listening, door: door}, nil
 }
 
 // place is where the broker listens, under the name that it tells its clients.
@@ -120,6 +125,16 @@ func (p place) String() string { return p.advertised }
 
 // Addr returns where it listens, host:port.
 func (b *KafkaBroker) Addr() string { return b.addr }
+
+// Dial connects a client of this process: in memory to the place where the broker
+// listens, over the network to any other. It costs a fraction of a connection over
+// loopback.
+func (b *KafkaBroker) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if address == b.addr {
+		return b.door.dial(ctx)
+	}
+	return new(net.Dialer).DialContext(ctx, network, address)
+}
 
 // Run trims the log until ctx ends, and returns nil. Without it the log grows
 // for ever: the broker's own timer does not start again with a log that is

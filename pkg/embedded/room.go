@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -22,20 +23,27 @@ const (
 	// deadTopics is how the names of topics for dead letters begin. Who writes one
 	// has something to settle: they are taken for as long as the mailbox takes rows.
 	deadTopics = "dead."
+
+	// A disk that has so many bytes more than everybody's reserve is not looked at
+	// again for so long: nobody fills it that fast.
+	plenty    = 1 << 30
+	plentyFor = 20 * time.Millisecond
 )
 
 // room keeps the broker from filling its disk. The broker does not acknowledge
 // what it could not write; but without a last bit of room nobody could store,
 // confirm or commit what it has acknowledged before.
 type room struct {
-	dir   string       // static
-	log   *slog.Logger // static
-	low   atomic.Bool  // whether the last look found too little
-	lines seldom.Line
+	dir    string       // static
+	opened time.Time    // static
+	log    *slog.Logger // static
+	low    atomic.Bool  // whether the last look found too little
+	until  atomic.Int64 // until when there is plenty, in nanoseconds since opened
+	lines  seldom.Line
 }
 
-// guard refuses new records and new topics while the disk is low. It looks at
-// each request: that takes a microsecond, and nobody has to look now and then.
+// guard refuses new records and new topics while the disk is low. It looks when
+// there are requests, and nobody has to look now and then.
 func (r *room) guard(cluster *kfake.Cluster) {
 	cluster.Fault(kfake.Fault{
 		Keys:  []kmsg.Key{kmsg.Produce, kmsg.CreateTopics},
@@ -48,7 +56,14 @@ func (r *room) guard(cluster *kfake.Cluster) {
 // refuses says whether a request finds no room. A disk that cannot be looked at
 // refuses nothing: the write itself will tell.
 func (r *room) refuses(req kmsg.Request) bool {
+	now := time.Since(r.opened)
+	if int64(now) < r.until.Load() {
+		return false
+	}
 	reserve, wanted := needs(req)
+	if reserve.Check(r.dir, wanted+plenty) == nil {
+		r.until.Store(int64(now + plentyFor))
+	}
 	err := reserve.Check(r.dir, wanted)
 	if !errors.Is(err, disk.ErrLow) {
 		if r.low.CompareAndSwap(true, false) {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+
+	"github.com/linkerhq/linker/pkg/failpoint"
 )
 
 // The headers of a dead letter.
@@ -35,12 +37,12 @@ func (p *Producer) Dead(ctx context.Context, key string, value []byte, report Re
 	at := time.Now() // of the death, not of the attempt that succeeds
 	for attempt := 0; ; attempt++ {
 		epoch := p.client.epoch.Load()
-		_, err := p.produce(ctx, p.deadTopic, 0, kafka.NewRecordReader(kafka.Record{
+		err := p.bury(ctx, kafka.Record{
 			Time:    at,
 			Key:     kafka.NewBytes([]byte(key)),
 			Value:   kafka.NewBytes(value),
 			Headers: report.headers(),
-		}))
+		})
 		if err == nil {
 			p.metrics.dead.Inc()
 			return nil
@@ -56,6 +58,20 @@ func (p *Producer) Dead(ctx context.Context, key string, value []byte, report Re
 	}
 }
 
+// bury makes one request.
+func (p *Producer) bury(ctx context.Context, letter kafka.Record) error {
+	res, err := p.client.Produce(ctx, &kafka.ProduceRequest{
+		Topic: p.deadTopic, RequiredAcks: kafka.RequireAll, Records: kafka.NewRecordReader(letter),
+	})
+	if err != nil {
+		return err
+	}
+	if err := failpoint.Hit(failpoint.ProducerAfterAppend); err != nil {
+		return err
+	}
+	return res.Error
+}
+
 func (r *Report) headers() []kafka.Header {
 	return []kafka.Header{
 		{Key: reasonHeader, Value: []byte(r.Reason)},
@@ -66,9 +82,9 @@ func (r *Report) headers() []kafka.Header {
 
 // readReport reads what Dead has written, as far as it is there: earlier versions wrote
 // the reason only, and something else may write to the topic.
-func readReport(r *kafka.Record) *Report {
-	report := Report{Lane: Unknown, LaneOffset: Unknown, Time: r.Time}
-	for _, h := range r.Headers {
+func readReport(headers []kafka.Header, at time.Time) *Report {
+	report := Report{Lane: Unknown, LaneOffset: Unknown, Time: at}
+	for _, h := range headers {
 		switch h.Key {
 		case reasonHeader:
 			report.Reason = string(h.Value)

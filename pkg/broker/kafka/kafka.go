@@ -10,6 +10,10 @@
 // What a Producer has reported with an offset is in the log. What it could not
 // report (a lost answer, a stop) may be in the log, and a batch that was tried
 // again may be there twice: readers tell by the numbers in the records.
+//
+// The library's client does everything but the two requests that carry messages:
+// these have a connection for each lane and an encoding of their own (leader.go),
+// which cost a fraction of the client's goroutines, timers and copies.
 package kafka
 
 import (
@@ -123,6 +127,7 @@ type client struct {
 	server    Server           // static
 	transport *kafka.Transport // static
 	epoch     atomic.Uint64    // counts renewals
+	buffers   buffers          // static
 	renewed   atomic.Int64     // when it was renewed last, in nanoseconds since 1970; 0: never
 }
 
@@ -137,7 +142,7 @@ func newClient(cfg Config) (*client, error) {
 		return nil, err
 	}
 	transport := &kafka.Transport{
-		Dial:           (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		Dial:           cfg.dial(),
 		ClientID:       clientID,
 		MetadataTopics: []string{cfg.topic(), cfg.deadTopic()},
 		TLS:            security,
@@ -154,7 +159,7 @@ func newClient(cfg Config) (*client, error) {
 func (c *client) dialer() *kafka.Dialer {
 	return &kafka.Dialer{
 		Timeout: dialTimeout, DualStack: true, ClientID: clientID,
-		TLS: c.transport.TLS, SASLMechanism: c.transport.SASL,
+		TLS: c.transport.TLS, SASLMechanism: c.transport.SASL, DialFunc: c.server.Dial,
 	}
 }
 

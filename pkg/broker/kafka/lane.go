@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -21,7 +20,8 @@ const (
 	commitTimeout = 2 * time.Second
 )
 
-// Record is one record of a lane. It owns its memory.
+// Record is one record of a lane. Nobody else writes to its memory; while it is
+// kept, up to 32 KiB of what was read with it are.
 type Record struct {
 	Offset     int64
 	Key, Value []byte
@@ -102,9 +102,11 @@ func (l *Lane) offsets(ctx context.Context) (kafka.PartitionOffsets, error) {
 // Read tries again after whatever may pass, for ever. It returns ctx's error,
 // handle's error, or ErrOutOfRange when the log does not hold the offset.
 func (l *Lane) Read(ctx context.Context, from int64, handle func([]Record) error) error {
+	leader := l.client.leader(l.topic, l.number)
+	defer leader.close()
 	for attempt := 0; ; {
 		epoch := l.client.epoch.Load()
-		batch, err := l.fetch(ctx, from)
+		batch, err := leader.fetch(ctx, from)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -132,65 +134,6 @@ func (l *Lane) Read(ctx context.Context, from int64, handle func([]Record) error
 			l.log.Warn("reading again", "lane", l.number, "offset", from, "attempt", attempt, "error", l.client.server.explain(err))
 		}
 	}
-}
-
-// fetch returns what one request brings; with an error there may still be
-// records.
-func (l *Lane) fetch(ctx context.Context, from int64) ([]Record, error) {
-	res, err := l.client.Fetch(ctx, &kafka.FetchRequest{
-		Topic: l.topic, Partition: l.number, Offset: from,
-		MinBytes: 1, MaxBytes: maxFetchBytes, MaxWait: fetchWait,
-	})
-	if err != nil {
-		return nil, err
-	}
-	if res.Error != nil {
-		return nil, res.Error
-	}
-	var batch []Record
-	for {
-		r, err := res.Records.ReadRecord()
-		if errors.Is(err, io.EOF) {
-			return batch, nil
-		}
-		if err != nil {
-			return batch, err
-		}
-		record, err := copyRecord(r)
-		if err != nil {
-			return batch, err
-		}
-		if record.Offset >= from { // the broker sends whole batches, also the part before
-			batch = append(batch, record)
-		}
-	}
-}
-
-// copyRecord takes a record out of the client's pages and gives these back.
-func copyRecord(r *kafka.Record) (Record, error) {
-	keyLength, valueLength := length(r.Key), length(r.Value)
-	buffer := make([]byte, keyLength+valueLength)
-	record := Record{Offset: r.Offset, Key: buffer[:keyLength:keyLength], Value: buffer[keyLength:]}
-	err := errors.Join(drain(r.Key, record.Key), drain(r.Value, record.Value))
-	if len(r.Headers) > 0 {
-		record.Report = readReport(r)
-	}
-	return record, err
-}
-
-func length(b kafka.Bytes) int {
-	if b == nil {
-		return 0
-	}
-	return b.Len()
-}
-
-func drain(from kafka.Bytes, into []byte) error {
-	if from == nil {
-		return nil
-	}
-	_, err := io.ReadFull(from, into)
-	return errors.Join(err, from.Close())
 }
 
 // Commit says that every record before next is settled. It is fenced: if the

@@ -1,11 +1,9 @@
 package kafka
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"runtime"
 	"sync"
@@ -175,6 +173,8 @@ func (p *Producer) Healthy() error {
 // serve is the goroutine of one lane: it takes whatever was queued while the
 // last request was in flight.
 func (p *Producer) serve(ctx context.Context, q *queue) {
+	to := p.client.leader(p.topic, q.lane)
+	defer to.close()
 	var taken, spare []record
 	for {
 		select {
@@ -188,7 +188,7 @@ func (p *Producer) serve(ctx context.Context, q *queue) {
 		taken, spare = q.take(spare), taken
 		for rest := taken; len(rest) > 0; {
 			n := batchLength(rest)
-			if !p.append(ctx, q, rest[:n]) {
+			if !p.append(ctx, q, to, rest[:n]) {
 				p.abandon(q, rest)
 				return
 			}
@@ -202,27 +202,25 @@ func (p *Producer) serve(ctx context.Context, q *queue) {
 
 // append puts one batch into the log, however long it takes. It returns false
 // if ctx ended first; then some of the batch are not done.
-func (p *Producer) append(ctx context.Context, q *queue, batch []record) bool {
+func (p *Producer) append(ctx context.Context, q *queue, to *leader, batch []record) bool {
 	start := time.Now()
 	q.setSince(start)
 	defer q.setSince(time.Time{})
 	for attempt := 0; ; attempt++ {
 		epoch := p.client.epoch.Load()
-		offset, err := p.produce(ctx, p.topic, q.lane, newBatchReader(batch))
+		offset, err := p.produce(ctx, to, batch)
 		switch {
 		case err == nil:
 			p.metrics.batches.Observe(float64(len(batch)))
 			p.metrics.latency.Observe(time.Since(start).Seconds())
-			for i := range batch {
-				p.done(&batch[i], offset+int64(i), nil)
-			}
+			p.finish(batch, offset)
 			return true
 		case isTooLarge(err) && len(batch) == 1:
 			p.metrics.tooLarge.Inc()
-			p.done(&batch[0], 0, fmt.Errorf("append to lane %d: %w: %w", q.lane, ErrTooLarge, err))
+			p.done(&batch[0], fmt.Errorf("append to lane %d: %w: %w", q.lane, ErrTooLarge, err))
 			return true
 		case isTooLarge(err):
-			return p.appendEach(ctx, q, batch)
+			return p.appendEach(ctx, q, to, batch)
 		}
 		p.metrics.failures.Inc()
 		p.client.renew(epoch, err)
@@ -238,25 +236,36 @@ func (p *Producer) append(ctx context.Context, q *queue, batch []record) bool {
 }
 
 // appendEach finds out which record of a refused batch is the offending one.
-func (p *Producer) appendEach(ctx context.Context, q *queue, batch []record) bool {
+func (p *Producer) appendEach(ctx context.Context, q *queue, to *leader, batch []record) bool {
 	for i := range batch {
-		if !p.append(ctx, q, batch[i:i+1]) {
+		if !p.append(ctx, q, to, batch[i:i+1]) {
 			return false
 		}
 	}
 	return true
 }
 
-// done completes a record; one that is completed already is passed over.
-func (p *Producer) done(r *record, offset int64, err error) {
+// finish completes a batch that is in the log.
+func (p *Producer) finish(batch []record, offset int64) {
+	size := int64(0)
+	for i := range batch {
+		size += batch[i].size()
+	}
+	p.waiting.Add(-size)
+	p.metrics.appended.Add(float64(len(batch)))
+	for i := range batch {
+		batch[i].done(offset+int64(i), nil)
+		batch[i] = record{}
+	}
+}
+
+// done completes a record that is not in the log; one that is completed already is passed over.
+func (p *Producer) done(r *record, err error) {
 	if r.done == nil {
 		return
 	}
 	p.waiting.Add(-r.size())
-	if err == nil {
-		p.metrics.appended.Inc()
-	}
-	r.done(offset, err)
+	r.done(0, err)
 	*r = record{}
 }
 
@@ -269,23 +278,21 @@ func (p *Producer) abandon(q *queue, left []record) {
 	q.mu.Unlock()
 	for _, records := range [][]record{left, queued} {
 		for i := range records {
-			p.done(&records[i], 0, ErrStopped)
+			p.done(&records[i], ErrStopped)
 		}
 	}
 }
 
 // produce makes one request.
-func (p *Producer) produce(ctx context.Context, topic string, partition int, records kafka.RecordReader) (int64, error) {
-	res, err := p.client.Produce(ctx, &kafka.ProduceRequest{
-		Topic: topic, Partition: partition, RequiredAcks: kafka.RequireAll, Records: records,
-	})
+func (p *Producer) produce(ctx context.Context, to *leader, batch []record) (int64, error) {
+	offset, refused, err := to.produce(ctx, batch)
 	if err != nil {
 		return 0, err
 	}
 	if err := failpoint.Hit(failpoint.ProducerAfterAppend); err != nil {
 		return 0, err
 	}
-	return res.BaseOffset, res.Error
+	return offset, refused
 }
 
 // probe looks at the leaders of all lanes every second, sooner after an error, so that Healthy knows
@@ -386,45 +393,6 @@ func batchLength(records []record) int {
 func isTooLarge(err error) bool {
 	return errors.Is(err, kafka.MessageSizeTooLarge) || errors.Is(err, kafka.RecordListTooLarge)
 }
-
-// batchReader hands a batch to the client, reusing one record for all. Each
-// attempt needs one of its own: an attempt that timed out may still be reading.
-type batchReader struct {
-	records    []batchRecord
-	next       int
-	record     kafka.Record
-	key, value byteReader
-}
-
-type batchRecord struct {
-	key   string
-	value []byte
-}
-
-func newBatchReader(batch []record) *batchReader {
-	r := &batchReader{records: make([]batchRecord, len(batch))}
-	for i := range batch {
-		r.records[i] = batchRecord{key: batch[i].key, value: batch[i].value}
-	}
-	return r
-}
-
-// ReadRecord returns the next record, valid until the call after, or io.EOF.
-func (r *batchReader) ReadRecord() (*kafka.Record, error) {
-	if r.next == len(r.records) {
-		return nil, io.EOF
-	}
-	current := &r.records[r.next]
-	r.next++
-	r.key.Reset([]byte(current.key))
-	r.value.Reset(current.value)
-	r.record.Key, r.record.Value = &r.key, &r.value
-	return &r.record, nil
-}
-
-type byteReader struct{ bytes.Reader }
-
-func (*byteReader) Close() error { return nil }
 
 type producerMetrics struct {
 	appended, refused, tooLarge, failures, dead prometheus.Counter

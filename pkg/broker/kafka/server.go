@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -31,6 +32,10 @@ type Server struct {
 	SASL     string // plain, scram-sha-256 or scram-sha-512; empty: no login
 	User     string
 	Password string
+
+	// Dial connects to a broker, TLS and login not included; nil: over the network.
+	// It gives up when ctx ends.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Names of ways to log in.
@@ -60,6 +65,13 @@ func (s Server) mistakes() []error {
 
 func (s Server) encrypts() bool {
 	return s.TLS || s.CAFile != "" || s.CertFile != "" || s.KeyFile != ""
+}
+
+func (s Server) dial() func(ctx context.Context, network, address string) (net.Conn, error) {
+	if s.Dial != nil {
+		return s.Dial
+	}
+	return (&net.Dialer{Timeout: dialTimeout}).DialContext
 }
 
 // tls returns nil if there is to be none.

@@ -2,8 +2,10 @@ package nats
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"slices"
@@ -20,6 +22,10 @@ type Server struct {
 	URL             string // nats://HOST:PORT or tls://…, or several separated by commas; it may carry credentials and is never logged
 	CAFile          string // certificates to trust instead of the system's; implies TLS
 	CredentialsFile string // a .creds file with a user's token and key
+
+	// Dial connects to a server, TLS and login not included; nil: over the network.
+	// It gives up when ctx ends.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Validate reports all mistakes together, those in the files as well. It
@@ -79,7 +85,20 @@ func (s Server) options() []nats.Option {
 	if s.CredentialsFile != "" {
 		options = append(options, nats.UserCredentials(s.CredentialsFile))
 	}
+	if s.Dial != nil {
+		options = append(options, nats.SetCustomDialer(dialer(s.Dial)))
+	}
 	return options
+}
+
+// dialer is how the library wants to be told how to connect.
+type dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
+// Dial implements nats.CustomDialer.
+func (d dialer) Dial(network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	return d(ctx, network, address)
 }
 
 // explain puts before an error what it means for an operator, where that is

@@ -45,6 +45,7 @@ func (s *Stack) openDomain(name string, n int) (*domain, error) {
 		LinkRows: linkRows, LinkBytes: linkBytes, TraceEvents: traceEvents,
 	}
 	proc.Kafka.Brokers, proc.NATS.URL, proc.Redis.URL = []string{s.kafka.Addr()}, s.nats.URL(), s.redis.URL()
+	proc.Kafka.Dial, proc.NATS.Dial = s.kafka.Dial, s.nats.Dial // the same protocol without the detour over the network
 	registry, err := newRegistry()
 	if err != nil {
 		return nil, err

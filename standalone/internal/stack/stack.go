@@ -1,7 +1,7 @@
 // Package stack runs a network of domains in one process: the services of each
 // domain and the meta server as they run in production, and beside them embedded
 // brokers and stores that speak the real protocols on loopback. The services get
-// URLs and cannot tell.
+// URLs, and dialers that lead to the brokers through memory, and cannot tell.
 //
 // All domains share the data directory, the brokers, the meta server and the
 // console; each has a connector, a processor and a mailbox of its own. Which

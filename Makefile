@@ -50,6 +50,16 @@ torture:
 	@go build -o $(BIN)/ ./standalone/cmd/linker-torture
 	@exec $(BIN)/linker-torture $(TORTURE)
 
+# The standard set of measurements, beside a bare relay: a few minutes, in which the machine should have nothing
+# else to do. See docs/bench.md. BENCH='open --rate 10000' is another one, BENCH=--help says what there is.
+BENCH ?= set --baseline
+
+.PHONY: bench
+bench:
+	@mkdir -p $(BIN)
+	@go build -ldflags '-X main.version=$(or $(VERSION),$(shell git describe --always --dirty 2>/dev/null))' -o $(BIN)/ ./standalone ./standalone/cmd/linker-bench
+	@exec $(BIN)/linker-bench $(BENCH)
+
 # Vet with the flags of the tests, so that both compile everything just once. -count=1: the tests
 # of the architecture look at all modules, and the cache of test results does not know that. The
 # end-to-end tests measure time as a user sees it, so they have the machine for themselves.

@@ -105,13 +105,30 @@ func inside() map[string][]string {
 		"standalone/internal/stack":   {"standalone/internal/console"},
 		"standalone/internal/proxy":   nil,
 
+		"standalone/internal/progress": nil,
+		"standalone/internal/child":    nil,
+
+		"standalone/internal/bench/figures":  nil,
+		"standalone/internal/bench/frame":    nil,
+		"standalone/internal/bench/message":  {"standalone/internal/bench/frame"},
+		"standalone/internal/bench/relay":    nil,
+		"standalone/internal/bench/report":   {"standalone/internal/bench/figures", "standalone/internal/bench/workload"},
+		"standalone/internal/bench/swarm":    {"standalone/internal/bench/frame", "standalone/internal/bench/message"},
+		"standalone/internal/bench/target":   {"standalone/internal/bench/figures", "standalone/internal/child"},
+		"standalone/internal/bench/workload": {"standalone/internal/bench/figures", "standalone/internal/bench/message", "standalone/internal/bench/swarm"},
+		"standalone/cmd/linker-bench": {
+			"standalone/internal/bench/figures", "standalone/internal/bench/message", "standalone/internal/bench/relay", "standalone/internal/bench/report",
+			"standalone/internal/bench/swarm", "standalone/internal/bench/target", "standalone/internal/bench/workload", "standalone/internal/progress",
+		},
+
 		"standalone/internal/torture/bugs":    nil,
 		"standalone/internal/torture/history": nil,
 		"standalone/internal/torture/load":    {"standalone/internal/torture/history"},
 		"standalone/internal/torture/nemesis": {"standalone/internal/torture/history", "standalone/internal/torture/system"},
-		"standalone/internal/torture/system":  {"standalone/internal/proxy"},
+		"standalone/internal/torture/system":  {"standalone/internal/child", "standalone/internal/proxy"},
 		"standalone/internal/torture/verdict": {"standalone/internal/torture/history"},
 		"standalone/cmd/linker-torture": {
+			"standalone/internal/progress",
 			"standalone/internal/torture/bugs", "standalone/internal/torture/history", "standalone/internal/torture/load",
 			"standalone/internal/torture/nemesis", "standalone/internal/torture/system", "standalone/internal/torture/verdict",
 		},
@@ -131,22 +148,23 @@ func inside() map[string][]string {
 // may as well. nil: every package may.
 func owners() map[string][]string {
 	return map[string][]string{
-		"github.com/segmentio/kafka-go":       {"pkg/broker/kafka", "standalone/internal/torture/system"}, // which looks from outside
-		"github.com/nats-io/nats.go":          {"pkg/broker/nats"},
-		"github.com/redis/go-redis":           {"pkg/presence/redis"},
-		"modernc.org/sqlite":                  {"pkg/mailbox/sqlite"},
-		"go.mongodb.org/mongo-driver":         {"pkg/mailbox/mongo", "standalone/internal/torture/system"}, // which takes away what it has made
-		"github.com/spf13/viper":              {"pkg/settings"},
-		"github.com/spf13/pflag":              {"pkg/settings"},
-		"github.com/coder/websocket":          {"pkg/client", "standalone/internal/torture/load", "connector/internal/session", "connector/internal/session/sessiontest"},
-		"go.yaml.in/yaml":                     {"metaserver/internal/catalog", "pkg/settings"},
-		"github.com/twmb/franz-go":            {"pkg/embedded"},
-		"github.com/nats-io/nats-server":      {"pkg/embedded"},
-		"github.com/alicebob/miniredis":       {"pkg/embedded"},
-		"go.opentelemetry.io/otel":            {"pkg/trace/otel"},
-		"github.com/prometheus/client_golang": nil,
-		"golang.org/x/sync":                   {"processor", "processor/internal/lane"},
-		"golang.org/x/sys":                    {"connector/internal/session"},
+		"github.com/segmentio/kafka-go":           {"pkg/broker/kafka", "standalone/internal/torture/system"}, // which looks from outside
+		"github.com/nats-io/nats.go":              {"pkg/broker/nats"},
+		"github.com/redis/go-redis":               {"pkg/presence/redis"},
+		"modernc.org/sqlite":                      {"pkg/mailbox/sqlite"},
+		"go.mongodb.org/mongo-driver":             {"pkg/mailbox/mongo", "standalone/internal/torture/system"}, // which takes away what it has made
+		"github.com/spf13/viper":                  {"pkg/settings"},
+		"github.com/spf13/pflag":                  {"pkg/settings"},
+		"github.com/coder/websocket":              {"pkg/client", "standalone/internal/torture/load", "standalone/internal/bench/relay", "connector/internal/session", "connector/internal/session/sessiontest"},
+		"go.yaml.in/yaml":                         {"metaserver/internal/catalog", "pkg/settings"},
+		"github.com/twmb/franz-go":                {"pkg/embedded"},
+		"github.com/nats-io/nats-server":          {"pkg/embedded"},
+		"github.com/alicebob/miniredis":           {"pkg/embedded"},
+		"go.opentelemetry.io/otel":                {"pkg/trace/otel"},
+		"github.com/prometheus/client_golang":     nil,
+		"golang.org/x/sync":                       {"processor", "processor/internal/lane"},
+		"github.com/HdrHistogram/hdrhistogram-go": {"standalone/internal/bench/figures"},
+		"golang.org/x/sys":                        {"connector/internal/session", "standalone/internal/bench/swarm", "standalone/internal/bench/target"},
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/linkerhq/linker/pkg/run"
+	"github.com/linkerhq/linker/standalone/internal/progress"
 	"github.com/linkerhq/linker/standalone/internal/torture/bugs"
 	"github.com/linkerhq/linker/standalone/internal/torture/nemesis"
 	"github.com/linkerhq/linker/standalone/internal/torture/system"
@@ -32,15 +33,12 @@ const (
 	exitFailed   = 2 // nothing can be said: the torture itself did not work
 )
 
+// progressSeldom is how often progress is a line in a file.
+const progressSeldom = 15 * time.Second
+
 func main() {
 	process := run.Process{Args: os.Args[1:], Environ: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr}
-	os.Exit(start(process, isTerminal(os.Stderr)))
-}
-
-// isTerminal says whether somebody sees what is written, and not a file.
-func isTerminal(file *os.File) bool {
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	os.Exit(start(process, progress.IsTerminal(os.Stderr)))
 }
 
 // errViolated says that a promise was not kept. The table has said which.
@@ -226,7 +224,7 @@ func torture(ctx context.Context, process run.Process, terminal bool) error {
 	case o.check != "":
 		return judge(o.check, o.json, process.Stdout)
 	}
-	r := &trial{options: o, process: process, progress: &progress{out: process.Stderr, terminal: terminal}}
+	r := &trial{options: o, process: process, progress: progress.New(process.Stderr, terminal, progressSeldom)}
 	return r.run(ctx)
 }
 

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/linkerhq/linker/pkg/run"
 	"github.com/linkerhq/linker/standalone/internal/torture/bugs"
@@ -364,26 +363,5 @@ func TestARunThatIsInterruptedLeavesNothing(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, historyName)); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestProgressIsOneLineOnATerminalAndSeldomElsewhere(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	p := &progress{out: &out, terminal: true}
-	p.draw("one")
-	p.draw(strings.Repeat("ä", 200))
-	p.say("two %d", 2)
-	if got := out.String(); got != "one\r\x1b[K"+strings.Repeat("ä", maxProgress-1)+"…\r\x1b[Ktwo 2\n" {
-		t.Errorf("got %q", got)
-	}
-	out.Reset()
-	p = &progress{out: &out}
-	p.draw("one")
-	p.draw("two")
-	p.last = time.Now().Add(-2 * progressSeldom)
-	p.draw("three")
-	if got := out.String(); got != "one\nthree\n" {
-		t.Errorf("got %q", got)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/linkerhq/linker/pkg/run"
+	"github.com/linkerhq/linker/standalone/internal/progress"
 	"github.com/linkerhq/linker/standalone/internal/torture/bugs"
 	"github.com/linkerhq/linker/standalone/internal/torture/history"
 	"github.com/linkerhq/linker/standalone/internal/torture/load"
@@ -39,7 +40,7 @@ const (
 type trial struct {
 	options
 	process  run.Process
-	progress *progress
+	progress *progress.Line
 
 	dir     string
 	history *history.Writer
@@ -78,7 +79,7 @@ func (t *trial) run(ctx context.Context) error {
 		err = t.system.Clean(context.WithoutCancel(ctx))
 	}
 	if err != nil && !t.plan {
-		t.progress.say("history, logs and data are in %s", t.dir)
+		t.progress.Say("history, logs and data are in %s", t.dir)
 		return err
 	}
 	return errors.Join(err, remove())
@@ -94,7 +95,7 @@ func (t *trial) makeDir() (remove func() error, err error) {
 	}
 	return func() error {
 		if t.keep {
-			t.progress.say("history, logs and data are in %s", t.dir)
+			t.progress.Say("history, logs and data are in %s", t.dir)
 			return nil
 		}
 		return os.RemoveAll(t.dir)
@@ -128,7 +129,7 @@ func (t *trial) record(ctx context.Context, file string) (err error) {
 	if err != nil {
 		return errors.Join(err, t.system.Close())
 	}
-	t.progress.say("seed %d: to repeat what is done and sent: %s", t.seed, t.command(t.process.Args))
+	t.progress.Say("seed %d: to repeat what is done and sent: %s", t.seed, t.command(t.process.Args))
 	err = t.live(ctx)
 	if err == nil {
 		err = t.after(context.WithoutCancel(ctx))
@@ -169,13 +170,13 @@ func (t *trial) build(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	t.progress.say("building the programs")
+	t.progress.Say("building the programs")
 	return bin, b.Into(ctx, bin)
 }
 
 // report writes down what should not have happened.
 func (t *trial) report(process, text string) {
-	t.progress.say("%s", text)
+	t.progress.Say("%s", text)
 	t.history.Append(history.Op{Kind: history.KindLog, Name: process, Code: history.LogMistake, Note: text})
 }
 
@@ -197,7 +198,7 @@ func (t *trial) live(ctx context.Context) error {
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = errors.Join(err, cause)
 	}
-	t.progress.draw("ending the system")
+	t.progress.Draw("ending the system")
 	stop()
 	serving.Wait()
 	return errors.Join(err, systemErr)
@@ -205,7 +206,7 @@ func (t *trial) live(ctx context.Context) error {
 
 // phases is the course of a run, while the system runs.
 func (t *trial) phases(ctx context.Context) error {
-	t.progress.draw("starting the system")
+	t.progress.Draw("starting the system")
 	if err := t.ready(ctx); err != nil {
 		return err
 	}
@@ -249,7 +250,7 @@ func (t *trial) phases(ctx context.Context) error {
 		return err
 	}
 	if rest != (load.Rest{}) {
-		t.progress.say("not accounted for: %d messages, %d confirmations, %d without an answer", rest.Owed, rest.Confirms, rest.Unanswered)
+		t.progress.Say("not accounted for: %d messages, %d confirmations, %d without an answer", rest.Owed, rest.Confirms, rest.Unanswered)
 	}
 	if err := t.observe(ctx); err != nil {
 		return err
@@ -350,7 +351,7 @@ func pause(ctx context.Context, d time.Duration) error {
 
 // showProgress tells every second how far it is.
 func (t *trial) showProgress(ctx context.Context) {
-	ticker := time.NewTicker(progressOften)
+	ticker := time.NewTicker(progress.Often)
 	defer ticker.Stop()
 	for {
 		select {
@@ -379,7 +380,7 @@ func (t *trial) showProgress(ctx context.Context) {
 				line += "  " + strings.Join(now, ", ")
 			}
 		}
-		t.progress.draw(line)
+		t.progress.Draw(line)
 	}
 }
 

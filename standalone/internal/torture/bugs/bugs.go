@@ -68,8 +68,8 @@ func All() []Bug {
 			What: "rows of the mailbox are deleted when they are sent",
 			Edits: []Edit{{
 				File: "processor/internal/custody/deliver.go",
-				Old:  "	it.flights = append(it.flights, sn)\n",
-				New: "	it.flights = append(it.flights, sn)\n" +
+				Old:  "	s.takeOff(sn, flight{d: sn.d, item: it, fetch: fetched, since: s.now})\n",
+				New: "	s.takeOff(sn, flight{d: sn.d, item: it, fetch: fetched, since: s.now})\n" +
 					"	if it.stored && !it.deleted {\n" +
 					"		it.deleted, it.leaving = true, fx.round\n" +
 					"		fx.Delete = append(fx.Delete, it.key())\n" +

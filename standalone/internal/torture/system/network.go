@@ -62,12 +62,18 @@ type described struct {
 
 type describedLink struct{ a, b, key string }
 
-// ring links each domain to the next, and the last to the first.
-func ring(names []string) [][2]string {
+// line links each domain to the next.
+func line(names []string) [][2]string {
 	var pairs [][2]string
 	for n := range len(names) - 1 {
 		pairs = append(pairs, [2]string{names[n], names[n+1]})
 	}
+	return pairs
+}
+
+// ring links each domain to the next, and the last to the first.
+func ring(names []string) [][2]string {
+	pairs := line(names)
 	if len(names) > 2 {
 		pairs = append(pairs, [2]string{names[len(names)-1], names[0]})
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/linkerhq/linker/pkg/failpoint"
+	"github.com/linkerhq/linker/standalone/internal/child"
 )
 
 const (
@@ -68,8 +69,26 @@ func (p *Process) Role() Role { return p.role }
 // Domain is whose it is; "" of the whole network.
 func (p *Process) Domain() string { return p.domain }
 
+// HTTP is where it tells its metrics, as http://HOST:PORT; "": nowhere.
+func (p *Process) HTTP() string {
+	if len(p.http) == 0 {
+		return ""
+	}
+	return p.http[0]
+}
+
 // Log is the file of all that it has said.
 func (p *Process) Log() string { return p.log }
+
+// PID is the id of the process that runs now, or ran last; 0 before the first start.
+func (p *Process) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return 0
+	}
+	return p.cmd.Process.Pid
+}
 
 // Start starts the process, unless it runs; it does not wait until it serves. With
 // failpoints, as LINKER_FAILPOINTS takes them, beside those of every life, it may end
@@ -91,7 +110,7 @@ func (p *Process) Start(failpoints string) error {
 		cmd.Env = append(cmd.Env, failpoint.Variable+"="+armed)
 	}
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = ownGroup()
+	cmd.SysProcAttr = child.OwnGroup()
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}

@@ -8,6 +8,7 @@
 package system
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -37,9 +38,12 @@ const (
 	portNATS      = 3
 	portRedis     = 4
 	portConnector = 10 // three for each connector: websocket, link, HTTP
-	portProcessor = 20
-	portsUsed     = 30
+	portProcessor = 40
+	portsUsed     = 50
 )
+
+// MaxEach is how many connectors, and how many processors, a domain can have.
+const MaxEach = (portProcessor - portConnector) / 3
 
 // Servers are real ones that a system stands on. Its domains have names there that
 // no other run has.
@@ -55,15 +59,22 @@ func (s Servers) validate() error {
 	return nil
 }
 
-// MaxDomains is how many domains a system can have.
-const MaxDomains = 8
+// How many domains a system can have: of processes of their own, and in one process.
+const (
+	MaxDomains           = 8
+	MaxStandaloneDomains = 16
+)
 
 // Config says what to run.
 type Config struct {
 	Dir        string   // of the run: data, logs, the network's file; it must exist
 	Bin        string   // directory of the programs
-	Domains    int      // 1 to MaxDomains
+	Domains    int      // 1 to MaxDomains, or to MaxStandaloneDomains
+	Line       bool     // the domains are linked in a line, and not in a ring
 	Standalone bool     // all domains in one process, which has its servers in itself
+	Connectors int      // of each domain, at most MaxEach; 0: two. A standalone has one
+	Processors int      // the same
+	Unhurt     bool     // nothing fails by itself, as it does in every life otherwise: see Always
 	Servers    Servers  // real ones; zero: embedded ones, one process for each domain
 	Control    string   // script that kills, starts, pauses and resumes the real servers, as deploy/native/services does; "": nothing can
 	Self       []string // command that runs RunServers with the arguments that are added to it
@@ -77,8 +88,18 @@ type Config struct {
 // Validate names every setting that cannot be used.
 func (c Config) Validate() error {
 	var mistakes []error
-	if c.Domains < 1 || c.Domains > MaxDomains {
-		mistakes = append(mistakes, fmt.Errorf("%d domains: expected 1 to %d", c.Domains, MaxDomains))
+	most := MaxDomains
+	if c.Standalone {
+		most = MaxStandaloneDomains
+	}
+	if c.Domains < 1 || c.Domains > most {
+		mistakes = append(mistakes, fmt.Errorf("%d domains: expected 1 to %d", c.Domains, most))
+	}
+	if c.Connectors < 0 || c.Connectors > MaxEach {
+		mistakes = append(mistakes, fmt.Errorf("%d connectors: expected 0 to %d", c.Connectors, MaxEach))
+	}
+	if c.Processors < 0 || c.Processors > MaxEach {
+		mistakes = append(mistakes, fmt.Errorf("%d processors: expected 0 to %d", c.Processors, MaxEach))
 	}
 	if c.Standalone && c.Servers != (Servers{}) {
 		mistakes = append(mistakes, errors.New("standalone has its servers in itself: real ones cannot be given"))
@@ -136,7 +157,7 @@ func (s *System) prepare() error {
 		return err
 	}
 	s.name()
-	pairs := ring(s.names)
+	pairs := s.Links()
 	for _, pair := range pairs {
 		key := rand.Text()
 		s.description.links = append(s.description.links, describedLink{pair[0], pair[1], key})
@@ -189,7 +210,15 @@ func (s *System) connectors() int {
 	if s.cfg.Standalone {
 		return 1
 	}
-	return connectorsEach
+	return cmp.Or(s.cfg.Connectors, connectorsEach)
+}
+
+// always is what fails in every life of a process.
+func (s *System) always() string {
+	if s.cfg.Unhurt {
+		return ""
+	}
+	return Always()
 }
 
 func (s *System) linkPorts(domain int) []string {
@@ -214,7 +243,7 @@ func (s *System) list() {
 	meta := "http://" + at(0, portMeta)
 	if s.cfg.Standalone {
 		port := func(n int) string { return fmt.Sprint(s.ports.port(0, n)) }
-		p := &Process{name: "standalone", role: Standalone, ready: meta + "/readyz", always: Always()}
+		p := &Process{name: "standalone", role: Standalone, ready: meta + "/readyz", always: s.always()}
 		for n := range s.names {
 			p.http = append(p.http, "http://"+at(n, portProcessor)) // which tells those of the connector as well
 		}
@@ -237,18 +266,18 @@ func (s *System) list() {
 				"--meta-url", s.views.url(domain), "--meta-cache", filepath.Join(s.dataDir(), strings.ReplaceAll(name, "/", "-")+".json"),
 			}
 		}
-		for i := range processorsEach {
+		for i := range cmp.Or(s.cfg.Processors, processorsEach) {
 			name, http := fmt.Sprintf("%s/processor-%d", domain, i+1), at(n, portProcessor+i)
 			s.add(&Process{
 				name: name, role: Processor, domain: domain, http: []string{"http://" + http}, ready: "http://" + http + "/readyz",
-				environ: []string{"LINKER_META_TOKEN=" + s.metaToken, "LINKER_HTTP_TOKEN=" + s.httpToken}, always: Always(),
+				environ: []string{"LINKER_META_TOKEN=" + s.metaToken, "LINKER_HTTP_TOKEN=" + s.httpToken}, always: s.always(),
 			}, "processor", append(common(name), "--http-listen", http, "--mailbox-url", s.on(n).MongoDB)...)
 		}
-		for i := range connectorsEach {
+		for i := range s.connectors() {
 			name, first := fmt.Sprintf("%s/connector-%d", domain, i+1), portConnector+3*i
 			s.add(&Process{
 				name: name, role: Connector, domain: domain, http: []string{"http://" + at(n, first+2)}, ready: "http://" + at(n, first+2) + "/readyz",
-				environ: []string{"LINKER_META_TOKEN=" + s.metaToken}, always: Always(),
+				environ: []string{"LINKER_META_TOKEN=" + s.metaToken}, always: s.always(),
 			}, "connector", append(common(name), "--listen", at(n, first), "--link-listen", at(n, first+1), "--http-listen", at(n, first+2), "--drain-spread", drainSpread)...)
 		}
 	}
@@ -330,7 +359,12 @@ func (s *System) Process(name string) (*Process, error) {
 }
 
 // Links returns the pairs of domains that are linked.
-func (s *System) Links() [][2]string { return ring(s.names) }
+func (s *System) Links() [][2]string {
+	if s.cfg.Line {
+		return line(s.names)
+	}
+	return ring(s.names)
+}
 
 // AddSecret adds what no log may hold. It is called before Run.
 func (s *System) AddSecret(secret string) { s.secrets = append(s.secrets, secret) }

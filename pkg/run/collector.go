@@ -11,19 +11,22 @@ import (
 )
 
 const (
-	paceEvery = time.Second
+	// Often: what is in use may double in a moment, and what may be allocated with it.
+	paceEvery = 100 * time.Millisecond
 	// What may be allocated between two collections: what comes in so much time, but at
-	// least leastHeadroom and at most mostHeadroom bytes, or a quarter of what is in use.
-	headroomFor   = 1 // second
-	leastHeadroom = 32 << 20
-	mostHeadroom  = 128 << 20
+	// least leastHeadroom bytes or a quarter of what is in use, and at most mostHeadroom
+	// bytes or as much again as is in use.
+	headroomFor   = 1   // second
+	rateFalls     = 0.9 // what is left of an earlier rate after paceEvery
+	leastHeadroom = 8 << 20
+	mostHeadroom  = 16 << 20
 	leastShare    = 4
 	leastPercent  = 10
 	// A process at rest gives back what it does not need any more, if that is much and it
 	// has not done so for a while: it takes a collection.
 	restRate  = 4 << 20 // bytes in a second
 	giveBack  = 8 << 20
-	giveEvery = 30 // seconds
+	giveEvery = 30 * time.Second
 )
 
 // PaceCollector sets how often the garbage collector works by what the process does, until
@@ -78,7 +81,7 @@ type pace struct {
 	sample     []metrics.Sample
 	allocated  uint64  // since the process began
 	rate       float64 // bytes in a second, falling slowly
-	sinceGiven int     // seconds
+	sinceGiven time.Duration
 }
 
 func (p *pace) read() (allocated, inUse uint64) {
@@ -95,7 +98,7 @@ func (p *pace) at(i int) uint64 {
 
 // gives says whether it is time to give back what the process does not need.
 func (p *pace) gives() bool {
-	p.sinceGiven++
+	p.sinceGiven += paceEvery
 	garbage := max(p.at(6), p.at(1)) - p.at(1)
 	if p.rate > restRate || p.sinceGiven < giveEvery || p.at(4)+p.at(5)+garbage < giveBack {
 		return false
@@ -108,11 +111,11 @@ func (p *pace) gives() bool {
 // much of it.
 func (p *pace) percent(allocated, inUse uint64) int {
 	if p.allocated > 0 && allocated >= p.allocated {
-		p.rate = max(float64(allocated-p.allocated)/paceEvery.Seconds(), p.rate/3)
+		p.rate = max(float64(allocated-p.allocated)/paceEvery.Seconds(), p.rate*rateFalls)
 	}
 	p.allocated = allocated
-	headroom := min(max(headroomFor*p.rate, leastHeadroom), mostHeadroom)
-	headroom = max(headroom, float64(inUse)/leastShare)
+	least, most := max(leastHeadroom, float64(inUse)/leastShare), max(mostHeadroom, float64(inUse))
+	headroom := min(max(headroomFor*p.rate, least), most)
 	percent := math.Round(100 * headroom / float64(max(inUse, 4<<20)))
 	// In steps of a tenth or so: each change stops the world.
 	step := math.Pow(10, math.Floor(math.Log10(max(percent, 1))-1))

@@ -14,16 +14,17 @@ func TestTheCollectorIsPacedByWhatTheProcessDoes(t *testing.T) {
 		rate, inUse uint64
 		headroom    uint64
 	}{
-		"small and idle":  {0, 20 * mib, 32 * mib},
-		"large and idle":  {0, 800 * mib, 200 * mib},
-		"small and busy":  {60 * mib, 40 * mib, 60 * mib},
-		"small, too busy": {600 * mib, 40 * mib, 128 * mib},
-		"large and busy":  {600 * mib, 2000 * mib, 500 * mib},
-		"just begun":      {0, 0, 32 * mib},
+		"small and idle":   {0, 20 * mib, 8 * mib},
+		"large and idle":   {0, 800 * mib, 200 * mib},
+		"small and busy":   {30 * mib, 40 * mib, 30 * mib},
+		"small, too busy":  {600 * mib, 10 * mib, 16 * mib},
+		"too busy for any": {9000 * mib, 2000 * mib, 2000 * mib},
+		"large and busy":   {600 * mib, 2000 * mib, 600 * mib},
+		"just begun":       {0, 0, 8 * mib},
 	} {
 		p := pace{}
 		p.percent(1, c.inUse)
-		percent := p.percent(1+c.rate, c.inUse)
+		percent := p.percent(1+c.rate/10, c.inUse)
 		got := float64(percent) / 100 * float64(max(c.inUse, 4*mib))
 		if got < 0.9*float64(c.headroom) || got > 1.1*float64(c.headroom) {
 			t.Errorf("%s: %d %%, %.0f MiB, want about %d", name, percent, got/mib, c.headroom/mib)
@@ -35,12 +36,12 @@ func TestTheHeadroomFallsWhenAProcessComesToRest(t *testing.T) {
 	t.Parallel()
 	p := pace{}
 	p.percent(1, 40<<20)
-	busy := p.percent(200<<20, 40<<20)
+	busy := p.percent(20<<20, 40<<20)
 	var idle int
-	for range 10 {
-		idle = p.percent(200<<20, 40<<20)
+	for range 50 {
+		idle = p.percent(20<<20, 40<<20)
 	}
-	if busy <= 2*idle || idle != 80 {
+	if busy <= 2*idle || idle != 25 {
 		t.Errorf("busy %d %%, at rest %d %%", busy, idle)
 	}
 }
@@ -69,7 +70,7 @@ func TestAProcessAtRestGivesBackWhatItDoesNotNeedNowAndThen(t *testing.T) {
 	}
 	p.rate = 0
 	given := 0
-	for range 3 * giveEvery {
+	for range 3 * giveEvery / paceEvery {
 		if p.gives() {
 			given++
 		}

@@ -25,15 +25,37 @@ func TestEveryServiceTellsHowItIs(t *testing.T) {
 		if code != http.StatusOK || !strings.Contains(body, "\nlinker_") || !strings.Contains(body, "\ngo_goroutines ") {
 			t.Errorf("%s/metrics: got %d and %d bytes", name, code, len(body))
 		}
-		for _, path := range []string{"/debug/pprof/", "/debug/vars"} {
-			if code, _ := get(t, url+path); code == http.StatusOK {
-				t.Errorf("%s%s is open", name, path)
-			}
+		if code, _ := get(t, url+"/debug/vars"); code == http.StatusOK {
+			t.Errorf("%s/debug/vars is open", name)
+		}
+		if name != "meta server" {
+			profiles(t, url)
 		}
 	}
 	code, page := get(t, shared.ConsoleURL())
 	if code != http.StatusOK || !strings.Contains(page, "<html") {
 		t.Errorf("the console: got %d and %d bytes", code, len(page))
+	}
+}
+
+// profiles are shown on the machine itself, and to nobody who only comes through it.
+func profiles(t *testing.T, url string) {
+	t.Helper()
+	if code, body := get(t, url+"/debug/pprof/goroutine?debug=1"); code != http.StatusOK || !strings.Contains(body, "goroutine profile") {
+		t.Errorf("%s/debug/pprof/goroutine: got %d and %d bytes", url, code, len(body))
+	}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/debug/pprof/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("X-Forwarded-For", "192.0.2.1")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusUnauthorized {
+		t.Errorf("%s/debug/pprof/ answers a proxy with %d", url, response.StatusCode)
 	}
 }
 

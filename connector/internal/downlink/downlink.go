@@ -31,6 +31,8 @@ type Plane interface {
 	Publish(subject string, data []byte) error
 	// Subscribe calls handle from one goroutine, in order; handle owns data.
 	Subscribe(subject string, handle func(data []byte)) (stop func() error, err error)
+	// SubscribeMore says as well whether more has arrived behind a message already.
+	SubscribeMore(subject string, handle func(data []byte, more bool)) (stop func() error, err error)
 }
 
 // Sessions is the roster, as far as it is needed here.
@@ -52,6 +54,9 @@ type Config struct {
 	OwnerChanged func(lane int)
 	Trace        *trace.Log // is told what arrives; nil: nobody is
 }
+
+// maxUnwritten is how many batches at most are taken before what they brought is written.
+const maxUnwritten = 32
 
 // silentAfter is how long an announcement counts; they come every second.
 const silentAfter = 3 * time.Second
@@ -75,13 +80,16 @@ type lane struct {
 	heard atomic.Int64 // when the last announcement came, as nanoseconds since the downlink began; 0: none has
 	full  atomic.Bool
 
+	// Owned by the goroutine of the lane's subscription.
+	unwritten []*session.Session // those with Unwritten
+	batches   int                // since the last write
+
 	// mu is held while a batch or an announcement is worked on: after a new epoch
 	// was adopted, nothing of an older one is taken.
 	mu        sync.Mutex
-	epoch     envelope.Position  // guarded by mu
-	joining   bool               // guarded by mu
-	touched   []*session.Session // guarded by mu; whose outboxes the present batch has put something into
-	delivered envelope.Position  // guarded by mu; the epoch that OwnerChanged was called for
+	epoch     envelope.Position // guarded by mu
+	joining   bool              // guarded by mu
+	delivered envelope.Position // guarded by mu; the epoch that OwnerChanged was called for
 
 	answers answers
 }
@@ -111,10 +119,11 @@ func (d *Downlink) Run(ctx context.Context) error {
 			_ = stop() // the connection is about to be closed anyway
 		}
 	}()
-	for lane := range d.lanes {
-		stop, err := d.plane.Subscribe(delivery.ConnectorSubject(d.cfg.Domain, d.cfg.Connector, lane), d.batch)
+	for i := range d.lanes {
+		l := &d.lanes[i]
+		stop, err := d.plane.SubscribeMore(delivery.ConnectorSubject(d.cfg.Domain, d.cfg.Connector, i), func(data []byte, more bool) { d.batch(l, data, more) })
 		if err != nil {
-			return fmt.Errorf("subscribe to the deliveries of lane %d: %w", lane, err)
+			return fmt.Errorf("subscribe to the deliveries of lane %d: %w", i, err)
 		}
 		stops = append(stops, stop)
 	}
@@ -160,50 +169,57 @@ func (d *Downlink) silent(l *lane) bool {
 // now is never 0.
 func (d *Downlink) now() int64 { return int64(time.Since(d.began)) + 1 }
 
-// batch takes what a lane delivers.
-func (d *Downlink) batch(data []byte) {
-	b, err := delivery.DecodeBatch(data)
-	if err != nil || b.Lane >= len(d.lanes) {
-		d.metrics.refused[refusedMalformed].Inc()
-		d.cfg.Log.Warn("delivery not understood", "lane", b.Lane, "error", err)
+// batch takes what a lane delivers; more says that the next batch has arrived already. What
+// several batches have for one socket is one write.
+func (d *Downlink) batch(l *lane, data []byte, more bool) {
+	d.open(l, data)
+	l.batches++
+	if more && l.batches < maxUnwritten {
 		return
 	}
-	l := &d.lanes[b.Lane]
-	touched, urgent := d.distribute(l, &b)
-	if urgent {
-		signal(d.wake)
-	}
+	l.batches = 0
 	// Without the lock: whoever writes calls others.
-	for i, s := range touched {
+	for i, s := range l.unwritten {
+		s.Unwritten = false
 		s.Flush()
-		touched[i] = nil
+		l.unwritten[i] = nil
 	}
-	l.mu.Lock()
-	l.touched = touched[:0]
-	l.mu.Unlock()
+	l.unwritten = l.unwritten[:0]
 }
 
-// distribute puts what a batch brings into the outboxes of the sessions that it returns.
-// urgent says that the lane has to hear of something at once.
-func (d *Downlink) distribute(l *lane, b *delivery.Batch) (touched []*session.Session, urgent bool) {
+func (d *Downlink) open(l *lane, data []byte) {
+	b, err := delivery.DecodeBatch(data)
+	if err != nil || b.Lane != l.number {
+		d.metrics.refused[refusedMalformed].Inc()
+		d.cfg.Log.Warn("delivery not understood", "lane", l.number, "of_lane", b.Lane, "error", err)
+		return
+	}
+	if d.distribute(l, &b) {
+		signal(d.wake)
+	}
+}
+
+// distribute puts what a batch brings into the outboxes of its sessions. It says whether
+// the lane has to hear of something at once.
+func (d *Downlink) distribute(l *lane, b *delivery.Batch) (urgent bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if b.Epoch.Before(l.epoch) {
 		d.metrics.refused[refusedEpoch].Inc()
-		return nil, false
+		return false
 	}
 	l.epoch = b.Epoch
-	touched, l.touched = l.touched, nil
 	for i := range b.Items {
 		for _, to := range b.Items[i].Targets {
 			s := d.sessions.Find(l.number, to.Session)
 			urgent = d.deliver(l, s, &b.Items[i], to) || urgent
-			if s != nil && (len(touched) == 0 || touched[len(touched)-1] != s) {
-				touched = append(touched, s)
+			if s != nil && !s.Unwritten {
+				s.Unwritten = true
+				l.unwritten = append(l.unwritten, s)
 			}
 		}
 	}
-	return touched, urgent
+	return urgent
 }
 
 // deliver takes one item for one session, nil if there is none. It says whether the lane has to hear

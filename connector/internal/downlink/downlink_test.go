@@ -57,6 +57,10 @@ func (p *plane) Subscribe(subject string, handle func([]byte)) (func() error, er
 	return func() error { return nil }, nil
 }
 
+func (p *plane) SubscribeMore(subject string, handle func([]byte, bool)) (func() error, error) {
+	return p.Subscribe(subject, func(data []byte) { handle(data, false) })
+}
+
 func (p *plane) setAway(away bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

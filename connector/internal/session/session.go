@@ -96,8 +96,11 @@ type Session struct {
 	// Static after Register.
 	identity Identity
 
-	// Answer belongs to package downlink.
-	Answer Answer
+	// Answer belongs to package downlink, and so does Unwritten, whether the session has
+	// something in its outbox for which Flush was not called yet: that is for the goroutine
+	// of the lane's subscription only.
+	Answer    Answer
+	Unwritten bool
 
 	tasks sync.WaitGroup // the login under way, and a write that waits for the peer
 

@@ -191,12 +191,25 @@ func (c *Conn) Publish(subject string, data []byte) error {
 // hands included; then the newest is dropped and counted. The server knows the subscription after the next
 // Flush at the latest, or, without a connection, as soon as there is one.
 func (c *Conn) Subscribe(subject string, handle func(data []byte)) (*Subscription, error) {
+	return c.subscribe(subject, func(m *nats.Msg) { handle(m.Data) })
+}
+
+// SubscribeMore is Subscribe for a handler that wants to know whether more has arrived
+// behind a message already: then it is called again at once.
+func (c *Conn) SubscribeMore(subject string, handle func(data []byte, more bool)) (*Subscription, error) {
+	return c.subscribe(subject, func(m *nats.Msg) {
+		pending, _, err := m.Sub.Pending() // the one in hand is among them
+		handle(m.Data, err == nil && pending > 1)
+	})
+}
+
+func (c *Conn) subscribe(subject string, handle nats.MsgHandler) (*Subscription, error) {
 	s := &Subscription{drops: c.drops}
 	sub, err := c.conn.Subscribe(subject, func(m *nats.Msg) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if !s.stopped {
-			handle(m.Data)
+			handle(m)
 		}
 	})
 	if err != nil {
@@ -384,7 +397,15 @@ type Plane struct{ *Conn }
 
 // Subscribe is Conn.Subscribe.
 func (p Plane) Subscribe(subject string, handle func(data []byte)) (stop func() error, err error) {
-	s, err := p.Conn.Subscribe(subject, handle)
+	return stopOf(p.Conn.Subscribe(subject, handle))
+}
+
+// SubscribeMore is Conn.SubscribeMore.
+func (p Plane) SubscribeMore(subject string, handle func(data []byte, more bool)) (stop func() error, err error) {
+	return stopOf(p.Conn.SubscribeMore(subject, handle))
+}
+
+func stopOf(s *Subscription, err error) (stop func() error, _ error) {
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,9 @@ const (
 	pipeBytes = 128 << 10
 	// leastBytes is how much room it begins with, once it needs any.
 	leastBytes = 4 << 10
+	// acceptAgain is the time after which the network is asked again that could let
+	// nobody in.
+	acceptAgain = 50 * time.Millisecond
 )
 
 // door listens at an address of the network, and lets clients of this process in
@@ -41,6 +44,9 @@ func newDoor(network net.Listener) *door {
 func (d *door) admit() {
 	for {
 		conn, err := d.Listener.Accept()
+		if err != nil && !errors.Is(err, net.ErrClosed) && d.rest() {
+			continue // there may be no file for it now; who comes through memory needs none
+		}
 		if err != nil {
 			d.refused = err
 			close(d.broken)
@@ -51,6 +57,16 @@ func (d *door) admit() {
 		case <-d.closed:
 			_ = conn.Close() // nobody has heard of it
 		}
+	}
+}
+
+// rest waits a little, and reports false when the door is closed meanwhile.
+func (d *door) rest() bool {
+	select {
+	case <-time.After(acceptAgain):
+		return true
+	case <-d.closed:
+		return false
 	}
 }
 

@@ -31,8 +31,9 @@ type Plane interface {
 	Publish(subject string, data []byte) error
 	// Subscribe calls handle from one goroutine, in order; handle owns data.
 	Subscribe(subject string, handle func(data []byte)) (stop func() error, err error)
-	// SubscribeMore says as well whether more has arrived behind a message already.
-	SubscribeMore(subject string, handle func(data []byte, more bool)) (stop func() error, err error)
+	// SubscribeMore says as well whether more has arrived behind a message already; so many
+	// subscriptions share the bound of what waits for their handlers.
+	SubscribeMore(subject string, shares int, handle func(data []byte, more bool)) (stop func() error, err error)
 }
 
 // Sessions is the roster, as far as it is needed here.
@@ -121,7 +122,9 @@ func (d *Downlink) Run(ctx context.Context) error {
 	}()
 	for i := range d.lanes {
 		l := &d.lanes[i]
-		stop, err := d.plane.SubscribeMore(delivery.ConnectorSubject(d.cfg.Domain, d.cfg.Connector, i), func(data []byte, more bool) { d.batch(l, data, more) })
+		stop, err := d.plane.SubscribeMore(delivery.ConnectorSubject(d.cfg.Domain, d.cfg.Connector, i), len(d.lanes), func(data []byte, more bool) {
+			d.batch(l, data, more)
+		})
 		if err != nil {
 			return fmt.Errorf("subscribe to the deliveries of lane %d: %w", i, err)
 		}

@@ -57,7 +57,7 @@ func (p *plane) Subscribe(subject string, handle func([]byte)) (func() error, er
 	return func() error { return nil }, nil
 }
 
-func (p *plane) SubscribeMore(subject string, handle func([]byte, bool)) (func() error, error) {
+func (p *plane) SubscribeMore(subject string, _ int, handle func([]byte, bool)) (func() error, error) {
 	return p.Subscribe(subject, func(data []byte) { handle(data, false) })
 }
 

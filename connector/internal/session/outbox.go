@@ -88,7 +88,9 @@ type load struct {
 	fetches  []uint64  // whose ends are in it
 	advanced bool      // proofs moved on: frames that need no proof are in it
 	more     bool      // the outbox holds more
+	frames   int       // how many deliveries are in it
 	last     bool      // the session has ended and nothing is left
+	cut      bool      // … because its connection was cut
 	pingAt   time.Time // when a ping is due, or the close frame; zero: none is
 }
 
@@ -102,7 +104,7 @@ func (s *Session) gather(b []byte, now time.Time) load {
 	s.again = false
 	if s.state == ended && s.parting == nil {
 		s.leaveLocked()
-		l.last = true
+		l.last, l.cut = true, true
 		return l
 	}
 	asked := s.proof.asked
@@ -168,6 +170,7 @@ func (s *Session) gatherFrames(l *load, now time.Time) {
 		}
 		n++
 	}
+	l.frames += n
 	s.numbered = dropFront(s.numbered, n)
 }
 
@@ -183,6 +186,7 @@ func (s *Session) gatherFast(l *load) {
 		l.bytes = s.appendDelivery(l.bytes, o, s.ledger.seq)
 		n++
 	}
+	l.frames += n
 	s.fast = dropFront(s.fast, n)
 }
 

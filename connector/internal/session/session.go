@@ -281,6 +281,8 @@ func (s *Session) Deliver(it *delivery.Item, to delivery.Target) (verdict Verdic
 		return Parting, false
 	case s.state == ended:
 		return Gone, false // what it had is proved: another session may get the next
+	case it.Kind != delivery.KindClose && len(it.Frame) == 0 && (it.Kind == delivery.KindFast || to.D > s.ledger.taken):
+		return Gap, false // it asks about what was sent before, and that has not come
 	case it.Kind == delivery.KindFast:
 		s.pushFastLocked(it)
 		return Taken, false

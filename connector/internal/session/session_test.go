@@ -412,6 +412,25 @@ func TestAMessageThatTheSocketHasIsNotWrittenAgain(t *testing.T) {
 	})
 }
 
+func TestADeliveryWithoutAFrameIsNotTaken(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, newPipes(), envelope.FeatureAck)
+		c, s := w.login()
+		if verdict, _ := s.deliver(frameItem(1, 1, "")); verdict != Gap {
+			t.Errorf("got %v", verdict)
+		}
+		s.deliver(&delivery.Item{Kind: delivery.KindFast}, delivery.Target{Session: 7, User: "ANZ-1"})
+		s.deliver(frameItem(1, 1, `{"n":1}`))
+		if got := c.read(); got != `{"n":1,"seq":1}` {
+			t.Errorf("got %s", got)
+		}
+		if verdict, _ := s.deliver(frameItem(1, 1, "")); verdict != Again { // it only asks
+			t.Errorf("got %v", verdict)
+		}
+	})
+}
+
 func TestTheEndOfAFetchIsToldWhenItWasWritten(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

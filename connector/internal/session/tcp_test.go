@@ -10,7 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/linkerhq/linker/pkg/certs/certtest"
+	"github.com/linkerhq/linker/pkg/delivery"
 	"github.com/linkerhq/linker/pkg/wire"
 )
 
@@ -207,4 +210,47 @@ func TestWhatTheKernelHoldsOfATLSConnectionIsNotTakenOff(t *testing.T) {
 	}
 	off, waiting := s.takenOff()
 	t.Errorf("taken off %d, waiting %v", off, waiting)
+}
+
+func TestWhatAResetConnectionDidNotTakeIsCounted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, listen(t), 0)
+	c, s := w.login()
+	const n, size = 3000, 5000
+	frame := []byte(strings.Repeat("x", size))
+	for range n {
+		s.deliver(&delivery.Item{Kind: delivery.KindFast, Frame: frame}, delivery.Target{Session: 7, User: "ANZ-1"})
+	}
+	if err := c.raw.(*net.TCPConn).SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.raw.Close()
+	<-w.ended
+	m := w.env.Metrics
+	written, dropped, unsent := testutil.ToFloat64(m.bytesOut)/size, testutil.ToFloat64(m.fastDrops), testutil.ToFloat64(m.unsent)
+	if sum := written + dropped + unsent; sum < n {
+		t.Errorf("of %d frames %.0f were written, %.0f dropped, %.0f not sent", n, written, dropped, unsent)
+	}
+}
+
+// Whoever ends a session does not wait for its client, not even with TLS, which says
+// goodbye.
+func TestToEndASessionTakesNoTime(t *testing.T) {
+	t.Parallel()
+	authority := certtest.NewAuthority(t)
+	a, b := net.Pipe()
+	server := tls.Server(a, authority.Server())
+	go func() {
+		_ = tls.Client(b, &tls.Config{RootCAs: authority.Pool(), ServerName: "127.0.0.1"}).HandshakeContext(t.Context())
+	}()
+	if err := server.HandshakeContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	env := &Env{Metrics: newMetrics(t), Buffers: new(Buffers)}
+	s := newSession(env, newSocket(server, env.Buffers, nil))
+	began := time.Now()
+	s.end(nil, CauseSilent)
+	if took := time.Since(began); took > partingTime/2 {
+		t.Errorf("it took %v", took)
+	}
 }

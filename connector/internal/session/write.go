@@ -1,10 +1,14 @@
 package session
 
 import (
+	"math"
 	"time"
 
 	"github.com/linkerhq/linker/pkg/wire"
 )
+
+// maxLoads is how many loads whoever calls Flush writes: others may add as fast as it does.
+const maxLoads = 16
 
 // Flush writes what waits in the outbox. Somebody who is at it already does it as well;
 // what the peer does not take at once is left to a goroutine. So it never blocks, but it
@@ -20,14 +24,14 @@ func (s *Session) Flush() {
 	s.writing, s.again = true, busy
 	s.mu.Unlock()
 	if !busy {
-		s.writeOn()
+		s.writeOn(maxLoads)
 	}
 }
 
-// writeOn writes until nothing is left, or the peer takes nothing more. Whoever has
-// begun to write calls it.
-func (s *Session) writeOn() {
-	for {
+// writeOn writes until nothing is left, or the peer takes nothing more, or so many loads
+// are written: then a goroutine goes on. Whoever has begun to write calls it.
+func (s *Session) writeOn(loads int) {
+	for range loads {
 		buf := s.env.Buffers.get()
 		l := s.gather((*buf)[:0], time.Now())
 		*buf = l.bytes
@@ -41,6 +45,7 @@ func (s *Session) writeOn() {
 			return
 		}
 	}
+	s.tasks.Go(func() { s.writeOn(math.MaxInt) })
 }
 
 func (s *Session) pressLater(buf *[]byte, l load, n int) {
@@ -67,6 +72,7 @@ func (s *Session) wrote(l *load, n int, err error) (more bool) {
 		s.env.Metrics.bytesOut.Add(float64(n))
 	}
 	if err != nil {
+		s.env.Metrics.unsent.Add(float64(l.frames)) // or at least not known to be written
 		s.end(nil, CausePeer)
 		s.writeNoMore()
 		return false
@@ -78,7 +84,9 @@ func (s *Session) wrote(l *load, n int, err error) (more bool) {
 		s.env.Proofs.Proved(s, nil)
 	}
 	if l.last {
-		s.socket.finish()
+		if !l.cut {
+			s.socket.finish()
+		}
 		s.writeNoMore()
 		return false
 	}
@@ -95,6 +103,7 @@ func (s *Session) wrote(l *load, n int, err error) (more bool) {
 // writeNoMore ends the writing for good: nobody begins again.
 func (s *Session) writeNoMore() {
 	s.mu.Lock()
+	s.leaveLocked()
 	if s.alarm != nil {
 		s.alarm.Stop()
 	}

@@ -19,7 +19,7 @@ const (
 	leastRecord = 7
 	// chunkBytes is how much memory records of one fetch share at most: one that is
 	// kept for long keeps no more than that.
-	chunkBytes = 32 << 10
+	chunkBytes = 4 << 10
 )
 
 var (

@@ -34,6 +34,8 @@ const (
 	maxAnswer = 128 << 20
 	// keptBuffer is the largest buffer that is kept for a later request, in bytes.
 	keptBuffer = 2 * maxFetchBytes
+	// smallBuffer is kept in any case.
+	smallBuffer = 64 << 10
 )
 
 // Versions of requests, which Kafka knows from 2.4 on; version 4 does.
@@ -296,8 +298,10 @@ func (b *buffers) lend() *buffer {
 }
 
 // take takes memory back, of which nobody may use anything any more.
+// One that has become much too large for what comes now is not kept.
 func (b *buffers) take(lent *buffer) {
-	if cap(lent.bytes) <= keptBuffer {
+	size := cap(lent.bytes)
+	if size <= smallBuffer || size <= keptBuffer && size <= 8*len(lent.bytes) {
 		b.pool.Put(lent)
 	}
 }

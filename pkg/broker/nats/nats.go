@@ -49,6 +49,7 @@ const (
 	// full, the newest message is dropped, counted and logged.
 	maxPendingMessages = 1 << 16
 	maxPendingBytes    = 64 << 20
+	leastPendingBytes  = 4 << 20
 
 	// leastPayload is the largest message that a server has to take, in bytes:
 	// what servers take that nobody configured, and room for a frame of the
@@ -191,19 +192,20 @@ func (c *Conn) Publish(subject string, data []byte) error {
 // hands included; then the newest is dropped and counted. The server knows the subscription after the next
 // Flush at the latest, or, without a connection, as soon as there is one.
 func (c *Conn) Subscribe(subject string, handle func(data []byte)) (*Subscription, error) {
-	return c.subscribe(subject, func(m *nats.Msg) { handle(m.Data) })
+	return c.subscribe(subject, maxPendingBytes, func(m *nats.Msg) { handle(m.Data) })
 }
 
 // SubscribeMore is Subscribe for a handler that wants to know whether more has arrived
-// behind a message already: then it is called again at once.
-func (c *Conn) SubscribeMore(subject string, handle func(data []byte, more bool)) (*Subscription, error) {
-	return c.subscribe(subject, func(m *nats.Msg) {
+// behind a message already: then it is called again at once. It is one of so many
+// subscriptions that share the bound of bytes, of which each has 4 MiB in any case.
+func (c *Conn) SubscribeMore(subject string, shares int, handle func(data []byte, more bool)) (*Subscription, error) {
+	return c.subscribe(subject, max(maxPendingBytes/shares, leastPendingBytes), func(m *nats.Msg) {
 		pending, _, err := m.Sub.Pending() // the one in hand is among them
 		handle(m.Data, err == nil && pending > 1)
 	})
 }
 
-func (c *Conn) subscribe(subject string, handle nats.MsgHandler) (*Subscription, error) {
+func (c *Conn) subscribe(subject string, pendingBytes int, handle nats.MsgHandler) (*Subscription, error) {
 	s := &Subscription{drops: c.drops}
 	sub, err := c.conn.Subscribe(subject, func(m *nats.Msg) {
 		s.mu.Lock()
@@ -215,7 +217,7 @@ func (c *Conn) subscribe(subject string, handle nats.MsgHandler) (*Subscription,
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to %s: %w", subject, err)
 	}
-	if err := sub.SetPendingLimits(maxPendingMessages, maxPendingBytes); err != nil {
+	if err := sub.SetPendingLimits(maxPendingMessages, pendingBytes); err != nil {
 		return nil, fmt.Errorf("subscribe to %s: %w", subject, errors.Join(err, sub.Unsubscribe()))
 	}
 	s.sub = sub
@@ -401,8 +403,8 @@ func (p Plane) Subscribe(subject string, handle func(data []byte)) (stop func() 
 }
 
 // SubscribeMore is Conn.SubscribeMore.
-func (p Plane) SubscribeMore(subject string, handle func(data []byte, more bool)) (stop func() error, err error) {
-	return stopOf(p.Conn.SubscribeMore(subject, handle))
+func (p Plane) SubscribeMore(subject string, shares int, handle func(data []byte, more bool)) (stop func() error, err error) {
+	return stopOf(p.Conn.SubscribeMore(subject, shares, handle))
 }
 
 func stopOf(s *Subscription, err error) (stop func() error, _ error) {

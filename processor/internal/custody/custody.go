@@ -355,5 +355,6 @@ func (e *Effects) addTarget(item *delivery.Item, target delivery.Target) {
 
 func sameItem(a, b *delivery.Item) bool {
 	return a.Kind == b.Kind && a.Pos == b.Pos && a.ID == b.ID && a.ID != (ident.MessageID{}) &&
-		a.Token == b.Token && a.Late == b.Late && a.Urgent == b.Urgent
+		a.Token == b.Token && a.Late == b.Late && a.Urgent == b.Urgent &&
+		(len(a.Frame) == 0) == (len(b.Frame) == 0) // what only asks how far a session is has none
 }

@@ -184,3 +184,48 @@ func TestUnderSteadyTrafficATargetBecomesLiveAgain(t *testing.T) {
 		t.Errorf("behind in %d of 300 rounds", behind)
 	}
 }
+
+// What asks how far a session is carries no frame, since only the mailbox has it. A row of
+// the same record that is read meanwhile for somebody else goes out with its own.
+func TestAQuestionWithoutAFrameTakesNobodyElsesMessageAway(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	at := func(o int64) envelope.Position { return envelope.Position{Generation: 1, Offset: o} }
+	id := ident.GroupMessageID(5, 1)
+	// An earlier owner has sent it to session 1, which has not proved it, and stored it for A-2.
+	b.step(custody.Answered{Answers: &delivery.Answers{
+		Epoch: at(0), Connector: c1, Join: delivery.Join{Serial: 1, Parts: 1},
+		Sessions: []delivery.SessionState{{
+			Progress: delivery.Progress{Session: 1, Taken: 1}, User: "A-1", L: at(-9), Last: at(-5), Unproved: []delivery.Unproved{{D: 1, Pos: at(-5), ID: id}},
+		}},
+	}})
+	b.record(envelope.Envelope{Kind: envelope.KindLogin, To: []envelope.Recipient{{User: "A-2"}}, Session: 2, Connector: c1, Features: envelope.FeaturePush})
+	stored := envelope.Envelope{
+		Kind: envelope.KindMessage, From: "A-9", Stream: 5, ID: id, To: []envelope.Recipient{{User: "A-2", N: 1}}, Frame: []byte(`{"type":"MESSAGE"}`),
+	}
+	b.now = b.now.Add(2100 * time.Millisecond)
+	b.fx.Reset()
+	b.state.Step(b.now, &custody.Ticked{}, &b.fx)
+	sent := func() bool {
+		for _, d := range b.fx.Deliveries {
+			for _, to := range d.Item.Targets {
+				if to.Session == 2 {
+					if len(d.Item.Frame) == 0 {
+						t.Errorf("session 2 gets an empty frame")
+					}
+					return true
+				}
+			}
+		}
+		return false
+	}
+	for serial := uint64(1); serial < 6 && !sent(); serial++ {
+		b.state.Step(b.now, &custody.RowsRead{
+			Read: custody.Read{Purpose: custody.ForTarget, Session: 2, Serial: serial, Query: mailbox.Query{To: "A-2"}},
+			Rows: []mailbox.Row{{To: "A-2", Pos: at(-5), ID: id, Record: stored.Encode()}},
+		}, &b.fx)
+	}
+	if !sent() {
+		t.Error("session 2 gets nothing")
+	}
+}

@@ -111,14 +111,16 @@ func inside() map[string][]string {
 		"standalone/internal/bench/figures":  nil,
 		"standalone/internal/bench/frame":    nil,
 		"standalone/internal/bench/message":  {"standalone/internal/bench/frame"},
+		"standalone/internal/bench/plot":     nil,
 		"standalone/internal/bench/relay":    nil,
 		"standalone/internal/bench/report":   {"standalone/internal/bench/figures", "standalone/internal/bench/workload"},
 		"standalone/internal/bench/swarm":    {"standalone/internal/bench/frame", "standalone/internal/bench/message"},
 		"standalone/internal/bench/target":   {"standalone/internal/bench/figures", "standalone/internal/child"},
 		"standalone/internal/bench/workload": {"standalone/internal/bench/figures", "standalone/internal/bench/message", "standalone/internal/bench/swarm"},
 		"standalone/cmd/linker-bench": {
-			"standalone/internal/bench/figures", "standalone/internal/bench/message", "standalone/internal/bench/relay", "standalone/internal/bench/report",
+			"standalone/internal/bench/figures", "standalone/internal/bench/message", "standalone/internal/bench/plot", "standalone/internal/bench/relay", "standalone/internal/bench/report",
 			"standalone/internal/bench/swarm", "standalone/internal/bench/target", "standalone/internal/bench/workload", "standalone/internal/progress",
+			"standalone/internal/torture/system",
 		},
 
 		"standalone/internal/torture/bugs":    nil,

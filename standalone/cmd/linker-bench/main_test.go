@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,15 +25,36 @@ import (
 	"github.com/linkerhq/linker/standalone/internal/bench/report"
 	"github.com/linkerhq/linker/standalone/internal/bench/workload"
 	"github.com/linkerhq/linker/standalone/internal/stack"
+	"github.com/linkerhq/linker/standalone/internal/torture/system"
 )
 
-// TestMain is the program itself if it is called as the yardstick, which the program
-// does.
+// TestMain is the program itself if it is called as the yardstick, or for the embedded
+// brokers, which the program does.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == runRelay {
+	if len(os.Args) > 1 && (os.Args[1] == runRelay || os.Args[1] == system.ServersCommand) {
 		main()
 	}
-	os.Exit(m.Run())
+	dir, err := os.MkdirTemp("", "linker-bench-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	built.dir, built.once = dir, sync.OnceValue(func() error {
+		root, err := system.Root(".")
+		if err != nil {
+			return err
+		}
+		return system.Build{Root: root}.Into(context.Background(), dir)
+	})
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// built is where the programs are built that are measured.
+var built struct {
+	dir  string
+	once func() error
 }
 
 // call runs the program and returns what it says on its standard output.
@@ -74,6 +97,25 @@ func TestMistakesInTheCommandLineAreNamed(t *testing.T) {
 		"an argument of the relay":    {"relay now", []string{`unexpected argument "now"`}},
 		"a flag of one in a set":      {"set --size 5", []string{"-size"}},
 		"features that there are not": {"closed --features accept,fly", []string{`--features "fly"`}},
+		"nobody to fetch":             {"fetch --users 0 --stored 0 --others -1 --in-flight 65", []string{"--users 0: expected 1", "--stored 0: expected 1", "--others -1: expected 0", "--in-flight 65: expected 1 to 64"}},
+		"fetching what is pushed":     {"fetch --features push", []string{`--features "push"`, "nothing would be left to fetch"}},
+		"a relay that stores":         {"store --baseline", []string{"--baseline: expected a workload that a relay can do, and store is none"}},
+		"too many domains":            {"hops --domains 17", []string{"--domains 17: expected 1 to 16"}},
+		"hops without a rate":         {"hops --rate 0", []string{"--rate 0: expected more than 0"}},
+		"hops between processes":      {"hops --apart", []string{"--apart with hops: expected one domain"}},
+		"a victim that there is not":  {"recover --victim metaserver --crashes 0", []string{`--victim "metaserver": expected connector or processor`, "--crashes 0: expected 1"}},
+		"recovery without a rate":     {"recover --rate 0", []string{"--rate 0: expected more than 0"}},
+		"killing a stranger":          {"recover --url ws://127.0.0.1:1/ws", []string{"expected a server that can be killed"}},
+		"processes of a server":       {"closed --url ws://h/ --apart", []string{"--url and --apart"}},
+		"too many processes":          {"closed --apart --connectors 11 --processors 0", []string{"--connectors 11: expected 1 to 10", "--processors 0: expected 1 to 10"}},
+		"further flags of processes":  {"fetch --server-args --x", []string{"--server-args: expected none with --apart, nor with fetch"}},
+		"programs that are not built": {"closed --apart --server /nowhere/standalone", []string{"expected connector in /nowhere"}},
+		"rates that fall":             {"rates --rates 1000,500 --duration 0s", []string{"--rates 500: expected more than 0, and more than the one before", "--duration 0s"}},
+		"rates that are none":         {"rates --rates many", []string{"expected numbers"}},
+		"an axis that there is not":   {"grow --axes height --most-stored 0", []string{`--axes "height": expected some of connections,stored`, "expected at least 1"}},
+		"growth elsewhere":            {"grow --url ws://h/", []string{"--url, --baseline and --apart: expected none of them with grow"}},
+		"nothing to draw":             {"plot --out /nowhere", []string{"expected a file of --json"}},
+		"no such results":             {"plot /nowhere.jsonl", []string{"/nowhere.jsonl"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

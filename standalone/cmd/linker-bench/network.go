@@ -102,9 +102,17 @@ func (n *network) target() target.Target {
 	}
 	for _, p := range n.Processes("", "") {
 		t.PIDs = append(t.PIDs, p.PID())
+		if len(t.Parts) == 0 || t.Parts[len(t.Parts)-1].Name != string(p.Role()) {
+			t.Parts = append(t.Parts, target.Part{Name: string(p.Role())})
+		}
+		part := &t.Parts[len(t.Parts)-1]
+		part.PIDs = append(part.PIDs, p.PID())
 		if p.Role() == system.Standalone || p.Role() == system.Connector && t.HTTP == "" {
 			t.HTTP = p.HTTP()
 		}
+	}
+	if len(t.Parts) == 1 {
+		t.Parts = nil // it is everything
 	}
 	return t
 }
@@ -154,4 +162,10 @@ func (n *network) Crash(ctx context.Context, victim workload.Victim) (back func(
 		return nil, err
 	}
 	return func() error { return n.ready(ctx) }, nil
+}
+
+// Home says which users are at home in a domain. The last of its numbers is a master's.
+func (n *network) Home(domain int) (first, end int64) {
+	first = n.Domains()[domain].First
+	return first, first + system.HomeRange - 1
 }

@@ -50,14 +50,22 @@ func drawFiles(args []string, stdout io.Writer) error {
 		results = append(results, more...)
 	}
 	drawn := 0
-	for name, chart := range map[string]plot.Chart{"latency-rate.svg": overRates(results), "latency-hops.svg": overHops(results)} {
-		if len(chart.Series) == 0 {
+	for _, picture := range []struct {
+		name  string
+		chart plot.Chart
+	}{
+		{"latency-rate.svg", overRates(results)},
+		{"latency-hops-p50.svg", overHops(results, "p50")},
+		{"latency-hops-p99.svg", overHops(results, "p99")},
+	} {
+		if len(picture.chart.Series) == 0 {
 			continue
 		}
-		if err := draw(filepath.Join(*out, name), chart); err != nil {
+		file := filepath.Join(*out, picture.name)
+		if err := draw(file, picture.chart); err != nil {
 			return err
 		}
-		fmt.Fprintln(stdout, filepath.Join(*out, name))
+		fmt.Fprintln(stdout, file)
 		drawn++
 	}
 	if drawn == 0 {
@@ -107,12 +115,13 @@ func overRates(results []report.Result) plot.Chart {
 	}
 	return plot.Chart{
 		Title: "How long a message takes, by the rate", X: plot.Axis{Name: "messages a second", Log: true}, Y: plot.Axis{Name: "latency, ms", Log: true},
-		Series: lines.series(),
+		Series: lines.series("p50", "p99"),
 	}
 }
 
-// overHops is latency against the number of domains on the way.
-func overHops(results []report.Result) plot.Chart {
+// overHops is a quantile of latency against the number of domains on the way. Each has
+// a picture of its own: the scales are too different.
+func overHops(results []report.Result, quantile string) plot.Chart {
 	lines := &lines{}
 	for _, r := range results {
 		for _, h := range r.Figures.Hops {
@@ -120,12 +129,12 @@ func overHops(results []report.Result) plot.Chart {
 		}
 	}
 	return plot.Chart{
-		Title: "How long a message takes, by the domains it has to go", X: plot.Axis{Name: "domains further"}, Y: plot.Axis{Name: "latency, ms"},
-		Series: lines.series(),
+		Title: "How long a message takes, by the domains it has to go", X: plot.Axis{Name: "domains further"}, Y: plot.Axis{Name: "latency " + quantile + ", ms"},
+		Series: lines.series(quantile),
 	}
 }
 
-// lines gathers two lines for each server and feature: the middle, and 99 %.
+// lines gathers what was measured, by server and feature.
 type lines struct {
 	names  []string // in their order
 	points map[string]map[float64]figures.Quantiles
@@ -149,15 +158,19 @@ func (l *lines) add(r report.Result, x float64, q *figures.Quantiles) {
 	l.points[name][x] = *q
 }
 
-func (l *lines) series() []plot.Series {
+// series are the lines of some quantiles: p50, p99.
+func (l *lines) series(quantiles ...string) []plot.Series {
 	var list []plot.Series
 	for n, name := range l.names {
-		middle, high := plot.Series{Name: name + " p50", Colour: n}, plot.Series{Name: name + " p99", Colour: n, Dashed: true}
-		for x, q := range l.points[name] {
-			middle.Points = append(middle.Points, plot.Point{X: x, Y: q.P50})
-			high.Points = append(high.Points, plot.Point{X: x, Y: q.P99})
-		}
-		for _, s := range []plot.Series{middle, high} {
+		for i, quantile := range quantiles {
+			s := plot.Series{Name: name + " " + quantile, Colour: n, Dashed: i > 0}
+			for x, q := range l.points[name] {
+				y := q.P50
+				if quantile == "p99" {
+					y = q.P99
+				}
+				s.Points = append(s.Points, plot.Point{X: x, Y: y})
+			}
 			slices.SortFunc(s.Points, func(a, b plot.Point) int { return cmp.Compare(a.X, b.X) })
 			list = append(list, s)
 		}

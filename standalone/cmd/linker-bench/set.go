@@ -70,8 +70,8 @@ func (o options) runsOf() ([]options, error) {
 		if one.workload, known = workload.Find(item.workload); !known {
 			return nil, fmt.Errorf("the standard set has a workload %q, which there is not", item.workload)
 		}
-		if one.workload.Domains != nil && len(o.urls) > 0 {
-			continue // it needs a server that was started for it
+		if of := one.workload.Domains; of != nil && (len(o.urls) > 0 || o.apart.is && of(o.params) > 1) {
+			continue // it needs a server that was started for it, with all domains in one process
 		}
 		one.params = o.params
 		if one.workload.Flags != nil {

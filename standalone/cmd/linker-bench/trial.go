@@ -192,11 +192,10 @@ func (t *trial) once(ctx context.Context, o options, server string, n int) (r fi
 		return figures.Run{}, err
 	}
 	defer func() { err = errors.Join(err, on.stop()) }()
-	pids := on.PIDs
 	if o.workload.Kills {
-		pids = nil
+		on.PIDs, on.Parts = nil, nil
 	}
-	meter, err := target.NewMeter(pids)
+	meter, err := target.NewMeter(on.PIDs, on.Parts...)
 	if err != nil {
 		return figures.Run{}, err
 	}
@@ -217,6 +216,9 @@ func (t *trial) once(ctx context.Context, o options, server string, n int) (r fi
 	err = meter.Fill(&r)
 	if o.workload.Domains != nil {
 		r.BytesPerClient = nil // connections are not what memory is used for
+		for i := range r.Parts {
+			r.Parts[i].BytesPerClient = nil
+		}
 	}
 	return r, err
 }

@@ -103,10 +103,20 @@ type Run struct {
 	ServerCPUPercent  *float64 `json:"serverCpuPercent,omitempty"` // of one processor
 	ServerBytes       *float64 `json:"serverResidentBytes,omitempty"`
 	BytesPerClient    *float64 `json:"serverBytesPerConnection,omitempty"`
+	Parts             []Part   `json:"serverParts,omitempty"` // of a server of several processes
 	GeneratorMicros   *float64 `json:"generatorCpuMicrosPerMessage,omitempty"`
 	GeneratorPercent  *float64 `json:"generatorCpuPercent,omitempty"` // of one processor
 	Connections       int      `json:"connections"`
 	ConnectionsClosed int64    `json:"connectionsClosed"` // that were ended by the server or broke
+}
+
+// Part is what processes of the server used that do the same.
+type Part struct {
+	Name           string   `json:"name"`
+	Processes      int      `json:"processes"`
+	CPUPer1000     *float64 `json:"cpuSecondsPer1000,omitempty"`
+	Bytes          *float64 `json:"residentBytes,omitempty"`
+	BytesPerClient *float64 `json:"bytesPerConnection,omitempty"`
 }
 
 // Hop is what messages came to that had so many domains to go from that of their sender.
@@ -166,18 +176,9 @@ func Median(runs []Run) Run {
 	for _, of := range faults() {
 		sum(of)
 	}
-	figure(func(r *Run) **float64 { return &r.AcceptedRate })
-	figure(func(r *Run) **float64 { return &r.StoredRate })
-	figure(func(r *Run) **float64 { return &r.SentRate })
-	figure(func(r *Run) **float64 { return &r.DeliveryRate })
-	figure(func(r *Run) **float64 { return &r.ConfirmationRate })
-	figure(func(r *Run) **float64 { return &r.ServerCPU })
-	figure(func(r *Run) **float64 { return &r.ServerCPUPer1000 })
-	figure(func(r *Run) **float64 { return &r.ServerCPUPercent })
-	figure(func(r *Run) **float64 { return &r.ServerBytes })
-	figure(func(r *Run) **float64 { return &r.BytesPerClient })
-	figure(func(r *Run) **float64 { return &r.GeneratorMicros })
-	figure(func(r *Run) **float64 { return &r.GeneratorPercent })
+	for _, of := range measured() {
+		figure(of)
+	}
 	m.Latency = medianQuantiles(runs, func(r *Run) *Quantiles { return r.Latency })
 	m.Confirmation = medianQuantiles(runs, func(r *Run) *Quantiles { return r.Confirmation })
 	m.Delay = medianQuantiles(runs, func(r *Run) *Quantiles { return r.Delay })
@@ -186,6 +187,7 @@ func Median(runs []Run) Run {
 	m.Fetch = medianQuantiles(runs, func(r *Run) *Quantiles { return r.Fetch })
 	m.Recovery = medianQuantiles(runs, func(r *Run) *Quantiles { return r.Recovery })
 	m.Hops = medianHops(runs)
+	m.Parts = medianParts(runs)
 	m.Errors = nil
 	for _, r := range runs {
 		for code, n := range r.Errors {
@@ -214,6 +216,41 @@ func faults() []func(*Run) *int64 {
 		func(r *Run) *int64 { return &r.ConnectionsClosed },
 		func(r *Run) *int64 { return &r.Stuck },
 	}
+}
+
+// measured are the figures of a run that are one number.
+func measured() []func(*Run) **float64 {
+	return []func(*Run) **float64{
+		func(r *Run) **float64 { return &r.AcceptedRate },
+		func(r *Run) **float64 { return &r.StoredRate },
+		func(r *Run) **float64 { return &r.SentRate },
+		func(r *Run) **float64 { return &r.DeliveryRate },
+		func(r *Run) **float64 { return &r.ConfirmationRate },
+		func(r *Run) **float64 { return &r.ServerCPU },
+		func(r *Run) **float64 { return &r.ServerCPUPer1000 },
+		func(r *Run) **float64 { return &r.ServerCPUPercent },
+		func(r *Run) **float64 { return &r.ServerBytes },
+		func(r *Run) **float64 { return &r.BytesPerClient },
+		func(r *Run) **float64 { return &r.GeneratorMicros },
+		func(r *Run) **float64 { return &r.GeneratorPercent },
+	}
+}
+
+// medianParts is the median of each part. All runs have the same parts.
+func medianParts(runs []Run) []Part {
+	var list []Part
+	for i, first := range runs[0].Parts {
+		part := make([]Run, 0, len(runs))
+		for _, r := range runs {
+			if i < len(r.Parts) {
+				p := r.Parts[i]
+				part = append(part, Run{ServerCPUPer1000: p.CPUPer1000, ServerBytes: p.Bytes, BytesPerClient: p.BytesPerClient})
+			}
+		}
+		m := Median(part)
+		list = append(list, Part{first.Name, first.Processes, m.ServerCPUPer1000, m.ServerBytes, m.BytesPerClient})
+	}
+	return list
 }
 
 // medianHops is the median of each distance. All runs have the same distances.

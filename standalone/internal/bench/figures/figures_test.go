@@ -127,3 +127,27 @@ func TestWhatCannotBeSaidIsNoFigure(t *testing.T) {
 		t.Error("got another answer")
 	}
 }
+
+func TestTheMedianOfDistancesIsThatOfEach(t *testing.T) {
+	t.Parallel()
+	at := func(near, far float64) figures.Run {
+		return figures.Run{
+			Parts:  []figures.Part{{Name: "connector", Processes: 2, CPUPer1000: figures.Of(far)}},
+			Stored: int64(near), StoredRate: figures.Of(near), Recovery: &figures.Quantiles{Count: 1, Max: far}, Stuck: 1,
+			Hops: []figures.Hop{
+				{Hops: 0, Deliveries: 10, Lost: 1, Rate: figures.Of(10), Latency: &figures.Quantiles{Count: 10, P50: near}},
+				{Hops: 1, Deliveries: 20, Rate: figures.Of(20), Latency: &figures.Quantiles{Count: 20, P50: far}},
+			},
+		}
+	}
+	m := figures.Median([]figures.Run{at(1, 5), at(3, 4), at(2, 9)})
+	if len(m.Hops) != 2 || m.Hops[0].Latency.P50 != 2 || m.Hops[1].Latency.P50 != 5 || m.Hops[0].Lost != 3 || m.Hops[1].Hops != 1 || *m.Hops[1].Rate != 20 {
+		t.Errorf("got %+v", m.Hops)
+	}
+	if len(m.Parts) != 1 || m.Parts[0].Name != "connector" || m.Parts[0].Processes != 2 || *m.Parts[0].CPUPer1000 != 5 || m.Parts[0].Bytes != nil {
+		t.Errorf("got %+v", m.Parts)
+	}
+	if m.Stored != 2 || *m.StoredRate != 2 || m.Recovery.Max != 5 || m.Stuck != 3 {
+		t.Errorf("got %+v", m)
+	}
+}

@@ -3,6 +3,7 @@ package message_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -23,6 +24,7 @@ func TestATemplateWritesFramesThatServersTake(t *testing.T) {
 		"shortest":        {Run: run, To: []string{"ANZ-1"}, Size: message.MinSize, Feature: message.Reliable, Confirm: true},
 		"with references": {Run: run, To: []string{"ANZ-1"}, Size: 100, Feature: message.Reliable, Confirm: true, References: true},
 		"unconfirmed":     {Run: run, To: []string{"ANZ-1"}, Size: 100, Feature: message.Reliable},
+		"with ids":        {Run: run, To: []string{"ANZ-1"}, Size: 100, Feature: message.Reliable, Confirm: true, IDs: true},
 		"a group":         {Run: run, To: []string{"ANZ-1", "ANZ-2"}, Group: true, Size: 100, Feature: message.Fast, Confirm: true},
 	} {
 		template := message.NewTemplate(f)
@@ -37,13 +39,16 @@ func TestATemplateWritesFramesThatServersTake(t *testing.T) {
 					To      any
 					Content string
 				}
-				Reference           *string
+				Reference, ID       *string
 				ConfirmationEnabled *bool
 			}
 			if err := json.Unmarshal(b, &got); err != nil {
 				t.Fatal(err)
 			}
 			if len(got.Data.Content) != f.Size || got.Feature != string(f.Feature) || (got.Reference != nil) != f.References || (got.ConfirmationEnabled == nil) != f.Confirm {
+				t.Errorf("%s: got %s", name, b)
+			}
+			if (got.ID != nil) != f.IDs || f.IDs && *got.ID != fmt.Sprintf("%s%016x-%016x", run, h.Number, h.Time) {
 				t.Errorf("%s: got %s", name, b)
 			}
 			scanned, err := message.ScanMessage(b, run, f.Size)
@@ -205,5 +210,24 @@ func TestAMessageCostsNoAllocation(t *testing.T) {
 	})
 	if allocated > 0 || !read {
 		t.Errorf("%v allocations; all read: %v", allocated, read)
+	}
+}
+
+func TestAFetchIsAFrameThatServersTake(t *testing.T) {
+	t.Parallel()
+	b := payload(message.AppendFetch(nil, 2000))
+	request, problem := wire.Decode(b)
+	if problem != nil || request.Type != wire.TypeFetch {
+		t.Fatalf("%s: got %+v, %v", b, request, problem)
+	}
+	complete := []byte(`{"type":"FETCH_MISSING_MESSAGES_COMPLETE","data":{"leftMissingCount":25}}`)
+	if kind := message.KindOf(complete); kind != message.Fetched {
+		t.Errorf("got %s", kind)
+	}
+	if left, is := message.ScanLeft(complete); !is || left != 25 {
+		t.Errorf("got %d, %t", left, is)
+	}
+	if _, is := message.ScanLeft([]byte(`{"type":"FETCH_MISSING_MESSAGES_COMPLETE","data":{}}`)); is {
+		t.Error("something is left where nothing is said")
 	}
 }

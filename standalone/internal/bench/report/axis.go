@@ -74,3 +74,23 @@ func writeHops(w io.Writer, results []Result) error {
 	}
 	return nil
 }
+
+// writeParts writes a line for each kind of process.
+func writeParts(w io.Writer, results []Result) error {
+	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
+	for _, r := range results {
+		if len(r.Figures.Parts) == 0 {
+			continue
+		}
+		fmt.Fprintln(table, "part of "+r.Server+"\tprocesses\tCPU s per 1000\tmemory, MiB\tper connection, KiB\t")
+		for _, p := range r.Figures.Parts {
+			fmt.Fprintln(table, strings.Join([]string{
+				p.Name, whole(float64(p.Processes)), orNone(p.CPUPer1000, fine), orNone(p.Bytes, mebibytes), orNone(p.BytesPerClient, kibibytes),
+			}, "\t")+"\t")
+		}
+	}
+	if err := table.Flush(); err != nil {
+		return fmt.Errorf("write a table: %w", err)
+	}
+	return nil
+}

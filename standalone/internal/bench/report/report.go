@@ -3,7 +3,9 @@
 package report
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -124,6 +126,9 @@ func rows() []row {
 	add(true, "confirmations/s", whole, func(r figures.Run) *float64 { return r.ConfirmationRate })
 	quantiles("latency", func(r figures.Run) *figures.Quantiles { return r.Latency }, all...)
 	quantiles("confirmation", func(r figures.Run) *figures.Quantiles { return r.Confirmation }, all...)
+	quantiles("acceptance", func(r figures.Run) *figures.Quantiles { return r.Acceptance }, few...)
+	quantiles("fetch", func(r figures.Run) *figures.Quantiles { return r.Fetch }, few...)
+	quantiles("recovery", func(r figures.Run) *figures.Quantiles { return r.Recovery }, few...)
 	quantiles(generators, func(r figures.Run) *figures.Quantiles { return r.Delay }, few...)
 	quantiles("login", func(r figures.Run) *figures.Quantiles { return r.Login }, few...)
 	add(true, "all logged in after, s", seconds, func(r figures.Run) *float64 { return &r.LoginSeconds })
@@ -182,7 +187,7 @@ func WriteTable(w io.Writer, results []Result) error {
 			fmt.Fprintf(w, "  %s: %s × %s\n", r.Server, whole(float64(r.Figures.Errors[code])), code)
 		}
 	}
-	return writeHops(w, results)
+	return errors.Join(writeHops(w, results), writeParts(w, results))
 }
 
 // line is a row with the figures of all servers; false if none has one.
@@ -222,7 +227,7 @@ func Title(r Result) string {
 			words = append(words, whole(float64(n))+" domains")
 		}
 		if r.Figures.Crashes > 0 {
-			words = append(words, whole(float64(r.Figures.Crashes))+" crashes")
+			words = append(words, "crashes: "+whole(float64(r.Figures.Crashes)))
 		}
 		switch {
 		case r.Figures.Stored > 0:
@@ -260,11 +265,14 @@ func WriteSummary(w io.Writer, sets [][]Result) error {
 				title = Title(r)
 			}
 			middle, high, lost := "–", "–", "–"
-			if f.Latency != nil {
-				middle, high, lost = millis(f.Latency.P50), millis(f.Latency.P99), whole(float64(f.Lost))
+			if f.Sent > 0 {
+				lost = whole(float64(f.Lost))
+			}
+			if q := cmp.Or(f.Recovery, f.Latency, f.Fetch); q != nil { // what the workload is about
+				middle, high = millis(q.P50), millis(q.P99)
 			}
 			fmt.Fprintln(table, strings.Join([]string{
-				title, r.Server, orNone(f.DeliveryRate, whole), middle, high, lost,
+				title, r.Server, orNone(cmp.Or(f.DeliveryRate, f.StoredRate), whole), middle, high, lost,
 				orNone(f.ServerCPUPer1000, fine), orNone(f.BytesPerClient, kibibytes), seconds(f.LoginSeconds),
 			}, "\t")+"\t")
 		}

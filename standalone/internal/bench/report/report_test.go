@@ -93,7 +93,12 @@ func TestASummaryHasALineForEachServer(t *testing.T) {
 	quiet := results()[:1]
 	quiet[0].Workload, quiet[0].Figures = "idle", figures.Run{Connections: 10_000, BytesPerClient: figures.Of(9 << 10), LoginSeconds: 2, Seconds: 5}
 	var out bytes.Buffer
-	if err := report.WriteSummary(&out, [][]report.Result{results(), quiet}); err != nil {
+	away, crash := results()[:1], results()[:1]
+	away[0].Workload, away[0].Figures = "fetch", figures.Run{
+		Connections: 100, Sent: 5000, Stored: 5000, Lost: 1, StoredRate: figures.Of(9000), Fetch: &figures.Quantiles{Count: 5, P50: 80, P99: 120}, Seconds: 1,
+	}
+	crash[0].Workload, crash[0].Figures.Crashes, crash[0].Figures.Recovery = "recover", 3, &figures.Quantiles{Count: 300, P50: 110, P99: 6400}
+	if err := report.WriteSummary(&out, [][]report.Result{results(), quiet, away, crash}); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "summary.txt", out.Bytes())
@@ -127,6 +132,31 @@ func TestTitlesSayWhatWasRun(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if got, want := machine().String(), "2 × A Processor, 24 GiB, linux 6.1, go1.26 linux/amd64"; got != want {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestDistancesAndAxesHaveALineForEachStep(t *testing.T) {
+	t.Parallel()
+	near := results()[0]
+	near.Workload, near.Parameters.References, near.Parameters.Rate = "hops", false, 200
+	near.Figures.Hops = []figures.Hop{
+		{Hops: 0, Deliveries: 100, Rate: figures.Of(200), Latency: &figures.Quantiles{Count: 100, P50: 0.25, P99: 1.5, Max: 3}},
+		{Hops: 1, Lost: 100},
+	}
+	var out bytes.Buffer
+	if err := report.WriteTable(&out, []report.Result{near}); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "hops.txt", out.Bytes())
+	out.Reset()
+	away := results()[1]
+	away.Figures = figures.Run{Sent: 5, Stored: 5, StoredRate: figures.Of(9000), Fetch: &figures.Quantiles{Count: 5, P50: 80, Max: 120}, Crashes: 2}
+	if err := report.WriteAxis(&out, "stored", []report.Step{{Label: "100", Result: near}, {Label: "1000", Result: away}}); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "axis.txt", out.Bytes())
+	if got := report.Title(away); !strings.Contains(got, " · crashes: 2 · 5 stored · ") {
 		t.Errorf("got %s", got)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -311,6 +312,40 @@ func TestWhatAServerDoesNotDoEndsTheConnection(t *testing.T) {
 				t.Errorf("got %v, expected %s", h.ended, c.want)
 			}
 		})
+	}
+}
+
+func TestAClientThatIsToComeBackDoes(t *testing.T) {
+	t.Parallel()
+	var connections atomic.Int64
+	at := serve(t, func(r raw) {
+		if connections.Add(1)%2 == 0 {
+			return // without a word
+		}
+		r.enter()
+	})
+	if runtime.GOOS != "linux" {
+		t.Skip("the load generator needs Linux")
+	}
+	s, err := swarm.New(swarm.Config{
+		Connections: 2, Concurrency: 1, LoginWithin: 20 * time.Second, ComeBack: time.Millisecond,
+		Target: func(int) swarm.Target { return swarm.Target{Addr: at, Host: "host", Path: "/path"} },
+		Login:  func(int) message.Login { return message.Login{AppID: "app", UserID: "ANZ-1"} },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	entered := 0
+	h := &handler{swarm: s, until: 6, loggedIn: func(*swarm.Client) { entered++ }}
+	if err := s.Run(t.Context(), h); err != nil {
+		t.Fatal(err)
+	}
+	failed := int64(0)
+	for _, n := range s.Failures() {
+		failed += n
+	}
+	if entered != 6 || failed < 5 {
+		t.Errorf("got in %d times; attempts that failed: %v", entered, s.Failures())
 	}
 }
 

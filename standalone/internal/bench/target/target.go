@@ -28,10 +28,11 @@ const (
 
 // Target is a server. Its fields do not change while it runs.
 type Target struct {
-	Name string   // for people
-	URLs []string // of its websockets, one for each domain
-	HTTP string   // http://HOST:PORT, where it shows its profiles; "": nowhere
-	PIDs []int    // of its processes; none: nobody knows
+	Name  string   // for people
+	URLs  []string // of its websockets, one for each domain
+	HTTP  string   // http://HOST:PORT, where it shows its profiles; "": nowhere
+	PIDs  []int    // of its processes; none: nobody knows
+	Parts []Part   // of these, if it consists of several
 }
 
 // Command is a program that is a server. When it serves it has written the URLs of its

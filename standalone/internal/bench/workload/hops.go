@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/linkerhq/linker/standalone/internal/bench/figures"
-	"github.com/linkerhq/linker/standalone/internal/torture/system"
 )
 
 // hops is messages that go from domain to domain.
@@ -20,14 +19,10 @@ func hops() Workload {
 			flags.IntVar(&o.Domains, "domains", o.Domains, "`number` of domains")
 		},
 		Validate: func(o Options) error {
-			switch most := int64(system.HomeRange) - int64(2*o.Connections) - 1; { // the last one is a master
-			case o.Rate <= 0:
+			if o.Rate <= 0 {
 				return fmt.Errorf("--rate %v: expected more than 0 messages a second", o.Rate)
-			case o.FirstUser > most:
-				return fmt.Errorf("--first-user %d: expected 0 to %d, so that all are at home in the domains that they connect to", o.FirstUser, most)
-			default:
-				return nil
 			}
+			return nil
 		},
 		Domains: func(o Options) int { return o.Domains },
 		Run:     runHops,
@@ -36,8 +31,12 @@ func hops() Workload {
 
 // runHops measures one distance after another: what is under way over one is alone.
 func runHops(ctx context.Context, e Env) (figures.Run, error) {
-	if len(e.URLs) < e.Options.Domains {
+	if e.Server == nil || len(e.URLs) < e.Options.Domains {
 		return figures.Run{}, fmt.Errorf("%d URLs: expected one of each of %d domains", len(e.URLs), e.Options.Domains)
+	}
+	if first, end := e.Server.Home(0); e.Options.FirstUser+2*int64(e.Options.Connections) > end-first {
+		return figures.Run{}, fmt.Errorf("--first-user %d: expected 0 to %d, so that all are at home in the domains that they connect to",
+			e.Options.FirstUser, end-first-2*int64(e.Options.Connections))
 	}
 	var all figures.Run
 	seen := &enclosing{Observer: e.Observer}
@@ -47,7 +46,8 @@ func runHops(ctx context.Context, e Env) (figures.Run, error) {
 			if n >= pairs { // receivers
 				url = distance
 			}
-			return url, int64(url)*system.HomeRange + e.Options.FirstUser + int64(n)
+			first, _ := e.Server.Home(url)
+			return url, first + e.Options.FirstUser + int64(n)
 		}
 		seen.last = distance == e.Options.Domains-1
 		e.Observer = seen

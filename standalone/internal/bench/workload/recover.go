@@ -22,6 +22,8 @@ const (
 	steady = 2 * time.Second
 	// recoverWithin is how long is waited for those who have got nothing after a crash.
 	recoverWithin = time.Minute
+	// dying is the time of the end of a process that is being killed.
+	dying = -1
 )
 
 // recovery is crashes under load.
@@ -74,7 +76,7 @@ type crash struct {
 // of the swarm.
 type crashes struct {
 	logins
-	ctx       context.Context //nolint:containedctx // of the one run that this is
+	kill      func() (back func() error, err error)
 	run       string
 	survivors []*survivor
 	schedule  schedule
@@ -83,7 +85,7 @@ type crashes struct {
 	phase    Phase
 	end      int64      // when the last message was due; 0: there are more
 	crashAt  int64      // of the crash under way, or to come
-	deadAt   int64      // when it had ended; 0: it has not
+	deadAt   int64      // when it had ended; 0: it has not; or dying
 	crashed  chan crash // gets one, for each crash
 	returned chan error // gets one, for each process that serves again
 	back     func() error
@@ -101,7 +103,8 @@ func runRecovery(ctx context.Context, e Env) (figures.Run, error) {
 	o := e.Options
 	e.Options.Features = []string{"accept", "push"}
 	c := &crashes{
-		ctx: ctx, run: rand.Text()[:message.RunBytes], crashed: make(chan crash, 1), returned: make(chan error, 1),
+		kill: func() (func() error, error) { return e.Server.Crash(ctx, o.Victim) },
+		run:  rand.Text()[:message.RunBytes], crashed: make(chan crash, 1), returned: make(chan error, 1),
 		recoveries: figures.NewLatencies(), latency: figures.NewLatencies(),
 	}
 	for n := range o.Connections {
@@ -123,10 +126,16 @@ func runRecovery(ctx context.Context, e Env) (figures.Run, error) {
 	if c.failed != nil {
 		err = c.failed
 	}
-	if err == nil || !c.waits {
-		return c.result(), err
+	if c.deadAt == dying {
+		<-c.crashed
 	}
-	return figures.Run{}, errors.Join(err, <-c.returned)
+	if c.waits {
+		err = errors.Join(err, <-c.returned)
+	}
+	if err != nil {
+		return figures.Run{}, err
+	}
+	return c.result(), nil
 }
 
 // Due takes the run from phase to phase.
@@ -231,9 +240,9 @@ func (c *crashes) begin(now int64) {
 		s.served = false
 	}
 	c.crashAt = now
-	c.deadAt = -1 // being killed
+	c.deadAt = dying
 	go func() {
-		back, err := c.env.Server.Crash(c.ctx, c.env.Options.Victim)
+		back, err := c.kill()
 		c.crashed <- crash{back, err}
 	}()
 }

@@ -83,6 +83,9 @@ type Server interface {
 	// ended. What it returns starts the process again, unless that was done, and
 	// returns when all of the server serves.
 	Crash(ctx context.Context, victim Victim) (back func() error, err error)
+	// Home says which numbers users have who are at home in a domain, from 0: from first
+	// to before end.
+	Home(domain int) (first, end int64)
 }
 
 // Victim is a kind of process that can be killed.

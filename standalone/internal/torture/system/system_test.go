@@ -284,6 +284,9 @@ func TestWhatCannotBeRunIsNamed(t *testing.T) {
 	for want, cfg := range map[string]system.Config{
 		"0 domains":       {},
 		"9 domains":       {Domains: 9},
+		"17 domains":      {Domains: 17, Standalone: true},
+		"11 connectors":   {Domains: 1, Connectors: 11},
+		"-1 processors":   {Domains: 1, Processors: -1},
 		"belong together": {Domains: 1, Servers: system.Servers{Kafka: "k:1"}},
 		"in itself":       {Domains: 1, Standalone: true, Servers: system.Servers{Kafka: "k:1", NATS: "n", Redis: "r", MongoDB: "m"}},
 		"script":          {Domains: 1, Control: "/bin/true"},

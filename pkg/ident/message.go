@@ -65,7 +65,7 @@ func pair(a, b uint64) string {
 
 // derive hashes unambiguously: each part is preceded by its length.
 func derive(kind, a, b string) MessageID {
-	var room [256]byte
+	var room [128]byte
 	data := room[:0]
 	for _, part := range [...]string{kind, a, b} {
 		data = binary.BigEndian.AppendUint32(data, uint32(len(part)))

@@ -58,28 +58,35 @@ type Problem struct {
 // With a Problem the frame says what could be made out nevertheless: the type as
 // the client wrote it, and the reference if that is a valid one.
 func Decode(b []byte) (Frame, *Problem) {
+	var f Frame
+	p := DecodeInto(b, &f)
+	return f, p
+}
+
+// DecodeInto is Decode into a frame that the caller has room for.
+func DecodeInto(b []byte, f *Frame) *Problem {
+	*f = Frame{}
 	s := scanner{b: b}
 	if p := s.scan(); p != nil {
-		return Frame{}, p
+		return p
 	}
 	parts := &s.parts
-	f := Frame{Confirm: true}
+	f.Confirm = true
 	referenceProblem := f.readReference(&parts.top[topReference])
 	f.Type = parts.top[topType].typeName()
 	if parts.duplicate != "" {
-		return f, &Problem{CodeDuplicateKey, parts.duplicate + ": stands twice in one object, expected once"}
+		return &Problem{CodeDuplicateKey, parts.duplicate + ": stands twice in one object, expected once"}
 	}
 	if p := checkType(&parts.top[topType], f.Type); p != nil {
-		return f, p
+		return p
 	}
 	if referenceProblem != nil {
-		return f, referenceProblem
+		return referenceProblem
 	}
 	if p := f.readOptions(&parts.top[topFeature], &parts.top[topConfirmation]); p != nil {
-		return f, p
+		return p
 	}
-	p := f.readData(parts)
-	return f, p
+	return f.readData(parts)
 }
 
 // typeName is the type that a value names, "" if it is no string. To name one that

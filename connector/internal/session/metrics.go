@@ -133,9 +133,12 @@ func (m *Metrics) countOut(frame []byte) {
 	m.otherOut.Inc()
 }
 
-// Buffers lends byte slices to readers and writers, so that an idle socket holds
+// Buffers lends byte slices and frames to readers and writers, so that an idle socket holds
 // none. One serves all sessions of a connector.
-type Buffers struct{ pool sync.Pool }
+type Buffers struct {
+	pool   sync.Pool
+	frames sync.Pool
+}
 
 // keptBuffer is the largest buffer that is kept.
 const keptBuffer = 256 << 10
@@ -146,6 +149,18 @@ func (b *Buffers) get() *[]byte {
 	}
 	buf := make([]byte, 0, readSize)
 	return &buf
+}
+
+func (b *Buffers) getFrame() *wire.Frame {
+	if f, ok := b.frames.Get().(*wire.Frame); ok {
+		return f
+	}
+	return new(wire.Frame)
+}
+
+func (b *Buffers) putFrame(f *wire.Frame) {
+	*f = wire.Frame{}
+	b.frames.Put(f)
 }
 
 func (b *Buffers) put(buf *[]byte) {

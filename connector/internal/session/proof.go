@@ -162,12 +162,12 @@ func (s *Session) acknowledgedLate(b []byte) {
 	}
 	f, problem := wire.Decode(b)
 	if problem == nil && f.Type == wire.TypeMessageAck {
-		_ = s.acknowledge(f) // nobody can be told any more
+		_ = s.acknowledge(&f) // nobody can be told any more
 	}
 }
 
 // acknowledge takes a MESSAGE_ACK.
-func (s *Session) acknowledge(f wire.Frame) *wire.Problem {
+func (s *Session) acknowledge(f *wire.Frame) *wire.Problem {
 	s.mu.Lock()
 	byAck, seq := s.proof.byAck, s.ledger.seq
 	s.mu.Unlock()

@@ -177,8 +177,16 @@ func (s *Session) received(b []byte) {
 		s.acknowledgedLate(b)
 		return
 	}
-	f, problem := wire.Decode(b)
+	// Not on the stack: that of a reader is not to outgrow 4 KB, else each collection of
+	// garbage takes off it what the next message needs again.
+	f := s.env.Buffers.getFrame()
+	defer s.env.Buffers.putFrame(f)
+	problem := wire.DecodeInto(b, f)
 	s.env.Metrics.countIn(f.Type)
+	s.handle(at, f, problem)
+}
+
+func (s *Session) handle(at state, f *wire.Frame, problem *wire.Problem) {
 	switch {
 	case at != live:
 		s.beforeLogin(at, f, problem)
@@ -197,7 +205,7 @@ func (s *Session) received(b []byte) {
 
 // beforeLogin takes a frame of a client that is not logged in. Nothing but a
 // login is looked at, and nothing is queued.
-func (s *Session) beforeLogin(at state, f wire.Frame, problem *wire.Problem) {
+func (s *Session) beforeLogin(at state, f *wire.Frame, problem *wire.Problem) {
 	unreadable := problem != nil && (problem.Code == wire.CodeBadJSON || problem.Code == wire.CodeDuplicateKey)
 	switch {
 	case unreadable || f.Type == "":
@@ -207,7 +215,7 @@ func (s *Session) beforeLogin(at state, f wire.Frame, problem *wire.Problem) {
 	case at != pending:
 		s.Refuse(f.Reference, alreadyAuthenticated())
 	default:
-		s.startLogin(f, problem)
+		s.startLogin(*f, problem)
 	}
 }
 

@@ -30,9 +30,9 @@ type Door interface {
 
 // Sender takes what one logged-in client sends.
 type Sender interface {
-	// Submit is called by the session's reader and does not block. The content of
-	// the frame is valid for the call only.
-	Submit(f wire.Frame)
+	// Submit is called by the session's reader and does not block. The frame is valid
+	// for the call only, and may be changed.
+	Submit(f *wire.Frame)
 	// FetchDone says that the end of a fetch was written. It does not block.
 	FetchDone(request uint64)
 	// OwnerChanged says that another processor has taken the user's lane and

@@ -77,7 +77,8 @@ type sender struct {
 	fetches   chan uint64
 }
 
-func (s *sender) Submit(f wire.Frame) {
+func (s *sender) Submit(frame *wire.Frame) {
+	f := *frame
 	if s.submitted != nil {
 		s.submitted()
 	}

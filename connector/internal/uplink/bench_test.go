@@ -106,7 +106,7 @@ func BenchmarkSubmit(b *testing.B) {
 				if problem != nil {
 					b.Fatal(problem.Message)
 				}
-				x.Submit(f)
+				x.Submit(&f)
 			}
 		})
 	}

@@ -17,6 +17,8 @@ type draft struct {
 	places []int32              // for each receiver, its place in the sender's numbers; RELIABLE only
 	frame  []byte
 	record []byte // FAST only: the log wants one of its own
+
+	envelope envelope.Envelope
 }
 
 // share is the receivers of a message in one lane of this domain, or in one other domain.
@@ -41,6 +43,7 @@ func (u *Uplink) release(d *draft) {
 	}
 	clear(d.shares)
 	clear(d.to)
+	d.envelope = envelope.Envelope{}
 	d.shares, d.owed, d.to, d.places = d.shares[:0], d.owed[:0], d.to[:0], d.places[:0]
 	u.drafts.Put(d)
 }

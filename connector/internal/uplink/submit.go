@@ -82,14 +82,14 @@ func (x *Sender) record(kind envelope.Kind) envelope.Envelope {
 
 // Submit takes one frame, if the limits of its app let it pass. Every frame counts
 // as one message, a group as well.
-func (x *Sender) Submit(f wire.Frame) {
+func (x *Sender) Submit(f *wire.Frame) {
 	network := x.u.to.Network.Current()
 	if !x.admit(network, f.Reference) {
 		return
 	}
 	switch f.Type {
 	case wire.TypeMessage, wire.TypeGroupMessage:
-		x.send(&f, network)
+		x.send(f, network)
 	case wire.TypeCloseConnection:
 		x.close(f.To[0], f.Reference, network)
 	case wire.TypeFetch:
@@ -150,10 +150,10 @@ func refusal(code wire.Code, field string, to ident.UserID, here string, network
 	}
 }
 
-// message is the envelope of a MESSAGE without receivers, number, id and frame.
-func (x *Sender) message(f *wire.Frame, at time.Time) envelope.Envelope {
+// write makes the envelope of a MESSAGE, without receivers, number, id and frame.
+func (x *Sender) write(e *envelope.Envelope, f *wire.Frame, at time.Time) {
 	group := f.Type == wire.TypeGroupMessage
-	return envelope.Envelope{
+	*e = envelope.Envelope{
 		Kind: envelope.KindMessage, From: x.user, CreatedAt: at.UnixMilli(), Reference: f.Reference,
 		Confirm:  f.Confirm && !group && strings.TrimSpace(f.Reference) != "",
 		Remember: f.ClientID != "",
@@ -177,7 +177,8 @@ func (x *Sender) sendReliable(f *wire.Frame, d *draft, network uint64) {
 	since := at.Sub(x.u.began)
 	d.places = x.numbers.begin(f.To, since, d.places)
 	d.divide(f.To, &x.numbers)
-	e := x.message(f, at)
+	e := &d.envelope
+	x.write(e, f, at)
 	e.Stream, e.Network = x.numbers.stream, network
 	switch {
 	case f.ClientID != "" && f.Type == wire.TypeGroupMessage:
@@ -189,7 +190,7 @@ func (x *Sender) sendReliable(f *wire.Frame, d *draft, network uint64) {
 	default:
 		e.ID = ident.StreamMessageID(x.numbers.stream, f.To[0], x.numbers.next(d.places[0]))
 	}
-	d.frame = appendFrame(d.frame[:0], x.user, f, &e)
+	d.frame = appendFrame(d.frame[:0], x.user, f, e)
 	e.Frame = d.frame
 
 	_ = failpoint.Hit(failpoint.ConnectorBeforeAppend)
@@ -205,7 +206,7 @@ func (x *Sender) sendReliable(f *wire.Frame, d *draft, network uint64) {
 		r := a.record(i)
 		r.about(&d.shares[i])
 		e.To = d.shares[i].to
-		if err := x.u.append(r.lane, e.To[0].User, &e, r.done); err != nil {
+		if err := x.u.append(r.lane, e.To[0].User, e, r.done); err != nil {
 			r.answered(trace.NoOffset, err)
 		}
 	}
@@ -226,7 +227,8 @@ func (x *Sender) sendFast(f *wire.Frame, d *draft) {
 	}
 	x.numbers.groups++ // of group ids only; a number that is left out means nothing
 	d.divide(f.To, nil)
-	e := x.message(f, time.Now())
+	e := &d.envelope
+	x.write(e, f, time.Now())
 	for i := range d.shares {
 		e.To = d.shares[i].to
 		err := x.u.publish(d.shares[i].lane, func(stream, n uint64) []byte {
@@ -239,7 +241,7 @@ func (x *Sender) sendFast(f *wire.Frame, d *draft) {
 			} else {
 				e.ID = ident.StreamMessageID(stream, f.To[0], n)
 			}
-			d.frame = appendFrame(d.frame[:0], x.user, f, &e)
+			d.frame = appendFrame(d.frame[:0], x.user, f, e)
 			e.Frame = d.frame
 			d.record = e.Append(d.record[:0])
 			return d.record

@@ -28,64 +28,11 @@ const (
 	readAgain    = 250 * time.Millisecond // after a job whose reads were in vain
 )
 
-// storeJob is what waits for the store. Its writes are carried out first, kind
-// by kind, then its reads, side by side: what is read shows all that was written
-// before it was asked for.
-type storeJob struct {
-	put      []mailbox.Row
-	mark     []mailbox.Key
-	del      []mailbox.Key
-	proved   []custody.ProvedRows
-	announce []mailbox.Announced
-	save     *mailbox.LaneChange
-	bury     []custody.Burial
-	asked    questions
-	round    uint64 // of the effects that were added last
-}
-
-func (j *storeJob) empty() bool {
-	return len(j.put)+len(j.mark)+len(j.del)+len(j.proved)+len(j.announce)+len(j.bury) == 0 && j.save == nil && j.asked.empty()
-}
-
-func (j *storeJob) append(other *storeJob) {
-	j.put = append(j.put, other.put...)
-	j.mark = append(j.mark, other.mark...)
-	j.del = append(j.del, other.del...)
-	j.proved = append(j.proved, other.proved...)
-	j.announce = append(j.announce, other.announce...)
-	j.bury = append(j.bury, other.bury...)
-	j.asked.append(&other.asked)
-	j.round = max(j.round, other.round)
-}
-
-// questions are what the store is to read.
-type questions struct {
-	reads  []custody.Read
-	counts []custody.Count
-	loads  []ident.UserID
-	usages []ident.UserID
-	expire []custody.Expiration
-	lists  []custody.List
-}
-
-func (a *questions) empty() bool {
-	return len(a.reads)+len(a.counts)+len(a.loads)+len(a.usages)+len(a.expire)+len(a.lists) == 0
-}
-
-func (a *questions) append(other *questions) {
-	a.reads = append(a.reads, other.reads...)
-	a.counts = append(a.counts, other.counts...)
-	a.loads = append(a.loads, other.loads...)
-	a.usages = append(a.usages, other.usages...)
-	a.expire = append(a.expire, other.expire...)
-	a.lists = append(a.lists, other.lists...)
-}
-
 // storeQueue is the lane's way to the store: whatever gathers while one job is
 // under way becomes the next one. It is bounded by what the lane holds in memory.
 type storeQueue struct {
 	store    mailbox.Store
-	lane     *kafka.Lane
+	lane     ownership
 	producer *kafka.Producer
 	metrics  *Metrics
 	says     *Complaints
@@ -101,7 +48,13 @@ type storeQueue struct {
 	idle chan struct{} // guarded by mu; closed when nothing waits and nothing is under way
 }
 
-func newStoreQueue(deps Deps, lane *kafka.Lane, log *slog.Logger, in *inbox) *storeQueue {
+// ownership says which lane it is, and whether this process is sure to own it.
+type ownership interface {
+	Number() int
+	Healthy() bool
+}
+
+func newStoreQueue(deps Deps, lane ownership, log *slog.Logger, in *inbox) *storeQueue {
 	return &storeQueue{
 		store: deps.Store, lane: lane, producer: deps.Producer, metrics: deps.Metrics, says: deps.Complaints, log: log, inbox: in, wake: make(chan struct{}, 1),
 	}
@@ -120,13 +73,8 @@ func (q *storeQueue) add(change func(*storeJob)) {
 
 // effects adds what a round of the actor wants of the store.
 func (q *storeQueue) effects(fx *custody.Effects) {
-	wanted := storeJob{
-		put: fx.Put, mark: fx.Mark, del: fx.Delete, proved: fx.DeleteProved, announce: fx.Announce, bury: fx.Bury,
-		asked: questions{reads: fx.Reads, counts: fx.Counts, loads: fx.Loads, usages: fx.Usages, expire: fx.Expirations, lists: fx.Lists},
-		round: fx.Round(),
-	}
-	if !wanted.empty() {
-		q.add(func(j *storeJob) { j.append(&wanted) })
+	if wanted(fx) {
+		q.add(func(j *storeJob) { j.add(fx) })
 	}
 }
 
@@ -192,7 +140,7 @@ func (q *storeQueue) leave(ctx context.Context, j *storeJob) bool {
 		return true
 	}
 	q.add(func(next *storeJob) {
-		next.put = append(j.put, next.put...)
+		next.put, next.first = append(j.put, next.put...), j.first
 		next.proved = append(j.proved, next.proved...)
 		j.asked.append(&next.asked)
 		next.asked = j.asked
@@ -218,9 +166,9 @@ func (q *storeQueue) do(ctx context.Context, j *storeJob) bool {
 		if !room {
 			break
 		}
-		j.put = j.put[n:]
+		j.put, j.first = j.put[n:], j.first+uint64(n)
 	}
-	later, proved := j.behind(j.put)
+	later, proved := j.behind(j.put, j.first)
 	steps := []struct {
 		name string
 		run  func(context.Context) error
@@ -232,7 +180,7 @@ func (q *storeQueue) do(ctx context.Context, j *storeJob) bool {
 		{"delete rows", func(ctx context.Context) error {
 			return some(j.del, func() error { return q.remove(ctx, j.del) })
 		}},
-		{"delete proved rows", func(ctx context.Context) error { return q.deleteProved(ctx, j.proved) }},
+		{"delete proved rows", func(ctx context.Context) error { return q.deleteProved(ctx, j) }},
 		{"save announced users", func(ctx context.Context) error { return q.announce(ctx, j) }},
 		{"save windows", func(ctx context.Context) error {
 			if j.save == nil {
@@ -260,48 +208,6 @@ func (q *storeQueue) do(ctx context.Context, j *storeJob) bool {
 		}
 		return err
 	})
-}
-
-// cut takes off the job the rows beyond so many, with what concerns their targets. That is
-// the next job.
-func (j *storeJob) cut(rows int) storeJob {
-	if len(j.put) <= rows {
-		return storeJob{}
-	}
-	next := storeJob{round: j.round}
-	j.put, next.put = j.put[:rows:rows], j.put[rows:]
-	next.asked, next.proved = j.behind(next.put)
-	return next
-}
-
-// behind takes off the job what concerns the targets of rows that are not stored yet: what
-// is read, or deleted as a whole, has to show all that was stored before. It goes with the
-// next job.
-func (j *storeJob) behind(rows []mailbox.Row) (later questions, proved []custody.ProvedRows) {
-	if len(rows) == 0 || len(j.asked.reads)+len(j.asked.counts)+len(j.asked.usages)+len(j.proved) == 0 {
-		return later, nil
-	}
-	waits := map[string]bool{}
-	for i := range rows {
-		waits[rows[i].To] = true
-	}
-	j.asked.reads, later.reads = part(j.asked.reads, func(r custody.Read) bool { return waits[r.Query.To] })
-	j.asked.counts, later.counts = part(j.asked.counts, func(c custody.Count) bool { return waits[c.Query.To] })
-	j.asked.usages, later.usages = part(j.asked.usages, func(u ident.UserID) bool { return waits[string(u)] })
-	j.proved, proved = part(j.proved, func(p custody.ProvedRows) bool { return waits[p.To] })
-	return later, proved
-}
-
-// part splits a list, which it does not change.
-func part[T any](list []T, waits func(T) bool) (now, later []T) {
-	for _, e := range list {
-		if waits(e) {
-			later = append(later, e)
-		} else {
-			now = append(now, e)
-		}
-	}
-	return now, later
 }
 
 func some[T any](list []T, run func() error) error {
@@ -383,9 +289,11 @@ func (q *storeQueue) remove(ctx context.Context, keys []mailbox.Key) error {
 	return failpoint.Hit(failpoint.LaneAfterDelete)
 }
 
-func (q *storeQueue) deleteProved(ctx context.Context, list []custody.ProvedRows) error {
-	for _, p := range list {
-		if err := q.store.DeleteProved(ctx, p.To, p.Before); err != nil {
+// deleteProved deletes rows; what is done is taken off the job.
+func (q *storeQueue) deleteProved(ctx context.Context, j *storeJob) error {
+	for ; len(j.proved) > 0; j.proved = j.proved[1:] {
+		p := &j.proved[0]
+		if err := q.store.DeleteProved(ctx, p.to, p.what.Before); err != nil {
 			return err
 		}
 	}
@@ -443,20 +351,20 @@ func each[T any](list []T, do func(T) error) ([]T, error) {
 // that were in vain stay in the job.
 func (q *storeQueue) read(ctx context.Context, j *storeJob) error {
 	var errs [6]error
-	j.asked.reads, errs[0] = each(j.asked.reads, func(r custody.Read) error {
-		rows, more, err := q.store.Read(ctx, r.Query)
+	j.asked.reads, errs[0] = each(j.asked.reads, func(r after[custody.Read]) error {
+		rows, more, err := q.store.Read(ctx, r.what.Query)
 		if err == nil {
 			err = failpoint.Hit(failpoint.LaneAfterRead)
 		}
 		if err == nil {
-			q.inbox.put(&custody.RowsRead{Read: r, Rows: rows, More: more})
+			q.inbox.put(&custody.RowsRead{Read: r.what, Rows: rows, More: more})
 		}
 		return err
 	})
-	j.asked.counts, errs[1] = each(j.asked.counts, func(c custody.Count) error {
-		n, err := q.store.Count(ctx, c.Query)
+	j.asked.counts, errs[1] = each(j.asked.counts, func(c after[custody.Count]) error {
+		n, err := q.store.Count(ctx, c.what.Query)
 		if err == nil {
-			q.inbox.put(&custody.Counted{Count: c, N: n, AsOf: j.round})
+			q.inbox.put(&custody.Counted{Count: c.what, N: n, AsOf: j.round})
 		}
 		return err
 	})
@@ -467,10 +375,10 @@ func (q *storeQueue) read(ctx context.Context, j *storeJob) error {
 		}
 		return err
 	})
-	j.asked.usages, errs[3] = each(j.asked.usages, func(u ident.UserID) error {
-		usage, err := q.store.Usage(ctx, string(u))
+	j.asked.usages, errs[3] = each(j.asked.usages, func(u after[ident.UserID]) error {
+		usage, err := q.store.Usage(ctx, u.to)
 		if err == nil {
-			q.inbox.put(&custody.UsageRead{User: u, Usage: usage})
+			q.inbox.put(&custody.UsageRead{User: u.what, Usage: usage})
 		}
 		return err
 	})

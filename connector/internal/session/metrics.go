@@ -141,7 +141,7 @@ type Buffers struct {
 }
 
 // keptBuffer is the largest buffer that is kept.
-const keptBuffer = 256 << 10
+const keptBuffer = 2 * writeSize
 
 func (b *Buffers) get() *[]byte {
 	if buf, ok := b.pool.Get().(*[]byte); ok {

@@ -13,7 +13,7 @@ import (
 const (
 	// pingEvery is how far apart pings are for which no confirmation waits. The
 	// first frame after a pause takes its ping along at once.
-	pingEvery = 50 * time.Millisecond
+	pingEvery = 100 * time.Millisecond
 	// rideAfter is how far apart they are if there is a frame to ride with.
 	rideAfter = pingEvery / 2
 	// maxTokens bounds the FAST deliveries whose proof is wanted; the oldest

@@ -38,6 +38,24 @@ type record struct {
 	domain string       // the other domain that it is for; empty: this one
 	user   ident.UserID // whom it is for; empty: several
 	users  int
+
+	value []byte // for an encoded record; the log has it while the record waits
+}
+
+// keptValue is the largest memory of a record that is used for others.
+const keptValue = 4 << 10
+
+// memory is room for an encoded record. Most messages are about as large as others, so that
+// it is used again, but not for long ones.
+func (r *record) memory(e *envelope.Envelope) []byte {
+	size := room(e)
+	if size > keptValue {
+		return nil
+	}
+	if cap(r.value) < size {
+		r.value = make([]byte, 0, size)
+	}
+	return r.value
 }
 
 // acceptance returns one for a message of so many records.

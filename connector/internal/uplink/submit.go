@@ -206,7 +206,7 @@ func (x *Sender) sendReliable(f *wire.Frame, d *draft, network uint64) {
 		r := a.record(i)
 		r.about(&d.shares[i])
 		e.To = d.shares[i].to
-		if err := x.u.append(r.lane, e.To[0].User, e, r.done); err != nil {
+		if err := x.u.appendTo(r.memory(e), r.lane, e.To[0].User, e, r.done); err != nil {
 			r.answered(trace.NoOffset, err)
 		}
 	}

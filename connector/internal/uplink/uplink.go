@@ -11,6 +11,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,7 +28,7 @@ import (
 
 // Log is the durable log of the domain.
 type Log interface {
-	// Append queues a record, which the log owns from then on. It does not block.
+	// Append queues a record. It does not block. The log owns value until done is called.
 	// Without an error, done is called exactly once, later and from another
 	// goroutine, with the outcome.
 	Append(lane int, key string, value []byte, done func(offset int64, err error)) error
@@ -112,8 +113,13 @@ func (u *Uplink) Open(s *session.Session, id uint64, user ident.UserID, features
 // append is Log.Append, counted, so that Settled knows what is under way. The last thing
 // that done does is to count it down again, as counted and record.acknowledged do.
 func (u *Uplink) append(lane int, user ident.UserID, e *envelope.Envelope, done func(offset int64, err error)) error {
+	return u.appendTo(nil, lane, user, e, done)
+}
+
+// appendTo is append with memory for the record, if it is enough.
+func (u *Uplink) appendTo(memory []byte, lane int, user ident.UserID, e *envelope.Envelope, done func(offset int64, err error)) error {
 	u.under.add(1)
-	err := u.to.Log.Append(lane, string(user), e.Append(make([]byte, 0, room(e))), done)
+	err := u.to.Log.Append(lane, string(user), e.Append(slices.Grow(memory[:0], room(e))), done)
 	if err != nil {
 		u.under.add(-1)
 	}

@@ -109,11 +109,9 @@ func (l *leader) produced(body []byte) (offset int64, refused, err error) {
 
 // fetch returns what one request brings; with an error there may still be records.
 func (l *leader) fetch(ctx context.Context, from int64) ([]Record, error) {
-	sent, got := l.client.buffers.lend(), l.client.buffers.lend()
-	defer l.client.buffers.take(sent)
-	defer l.client.buffers.take(got)
-	sent.bytes = l.appendFetch(newRequest(sent.bytes), from)
-	body, err := l.ask(ctx, protocol.Fetch, fetchVersion, sent.bytes, got)
+	defer l.tidy()
+	l.sent.bytes = l.appendFetch(newRequest(l.sent.bytes), from)
+	body, err := l.ask(ctx, protocol.Fetch, fetchVersion, l.sent.bytes, &l.got)
 	if err != nil {
 		return nil, err
 	}

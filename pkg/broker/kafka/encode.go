@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"hash/crc32"
+	"slices"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -24,6 +25,9 @@ const (
 	batchTimeAt   = 27
 	batchCountAt  = 57
 	batchHeader   = 61
+
+	// mostOverhead is what a record takes beside its key and its value, at most.
+	mostOverhead = 24
 
 	batchMagic = 2
 	// What attributes may say that only the library understands: compression, and
@@ -51,11 +55,9 @@ func putHeader(request []byte, key protocol.ApiKey, version int16, number int32)
 // produce appends a batch to the partition. The broker's own refusal comes apart
 // from an error after which nobody knows what has happened.
 func (l *leader) produce(ctx context.Context, batch []record) (offset int64, refused, err error) {
-	sent, got := l.client.buffers.lend(), l.client.buffers.lend()
-	defer l.client.buffers.take(sent)
-	defer l.client.buffers.take(got)
-	sent.bytes = l.appendProduce(newRequest(sent.bytes), batch, time.Now())
-	body, err := l.ask(ctx, protocol.Produce, produceVersion, sent.bytes, got)
+	defer l.tidy()
+	l.sent.bytes = l.appendProduce(newRequest(l.sent.bytes), batch, time.Now())
+	body, err := l.ask(ctx, protocol.Produce, produceVersion, l.sent.bytes, &l.got)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -87,6 +89,11 @@ func (l *leader) appendPlace(b []byte) []byte {
 
 func appendBatch(b []byte, batch []record, now time.Time) []byte {
 	start, millis := len(b), uint64(now.UnixMilli())
+	size := batchHeader
+	for i := range batch {
+		size += len(batch[i].key) + len(batch[i].value) + mostOverhead
+	}
+	b = slices.Grow(b, size)
 	b = append(b, make([]byte, batchHeader)...)
 	for i := range batch {
 		b = appendRecord(b, i, &batch[i])

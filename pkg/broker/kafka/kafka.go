@@ -127,7 +127,6 @@ type client struct {
 	server    Server           // static
 	transport *kafka.Transport // static
 	epoch     atomic.Uint64    // counts renewals
-	buffers   buffers          // static
 	renewed   atomic.Int64     // when it was renewed last, in nanoseconds since 1970; 0: never
 }
 

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -33,7 +32,7 @@ const (
 	// largest size comes alone.
 	maxAnswer = 128 << 20
 	// keptBuffer is the largest buffer that is kept for a later request, in bytes.
-	keptBuffer = 2 * maxFetchBytes
+	keptBuffer = 256 << 10
 	// smallBuffer is kept in any case.
 	smallBuffer = 64 << 10
 )
@@ -59,6 +58,8 @@ type leader struct {
 	free   func() bool // forgets that the connection ends with its context
 	used   time.Time   // when the last answer came
 	number int32       // of the last request
+	sent   buffer      // the request
+	got    buffer      // its answer
 }
 
 func (c *client) leader(topic string, partition int) *leader {
@@ -287,21 +288,14 @@ func (b *buffer) sized(n int) []byte {
 	return b.bytes
 }
 
-// buffers lends memory.
-type buffers struct{ pool sync.Pool }
-
-func (b *buffers) lend() *buffer {
-	if kept, ok := b.pool.Get().(*buffer); ok {
-		return kept
+// tidy lets go of a buffer that is much too large for what it was needed for last.
+func (b *buffer) tidy() {
+	if size := cap(b.bytes); size > keptBuffer || size > smallBuffer && size > 8*len(b.bytes) {
+		b.bytes = nil
 	}
-	return new(buffer)
 }
 
-// take takes memory back, of which nobody may use anything any more.
-// One that has become much too large for what comes now is not kept.
-func (b *buffers) take(lent *buffer) {
-	size := cap(lent.bytes)
-	if size <= smallBuffer || size <= keptBuffer && size <= 8*len(lent.bytes) {
-		b.pool.Put(lent)
-	}
+func (l *leader) tidy() {
+	l.sent.tidy()
+	l.got.tidy()
 }

@@ -111,7 +111,7 @@ func NewProducer(cfg Config) (*Producer, error) {
 // when more than 64 MiB wait or the lane's current batch has been under way for
 // more than a second, ErrStopped after Run has ended.
 //
-// The producer owns value from then on: nobody may write to it again.
+// The producer owns value until done is called: nobody may write to it before that.
 func (p *Producer) Append(lane int, key string, value []byte, done func(offset int64, err error)) error {
 	r := record{key: key, value: value, done: done}
 	if err := p.enqueue(p.queues[lane], r); err != nil {

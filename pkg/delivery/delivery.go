@@ -32,9 +32,23 @@ func ConnectorSubject(domain string, c ident.Connector, lane int) string {
 // LaneSubject is where the owner of a lane listens for answers.
 func LaneSubject(domain string, lane int) string { return fmt.Sprintf("lane.%s.%d", domain, lane) }
 
-// FastSubject is where the owner of a lane listens for FAST envelopes, one
-// encoded envelope a message.
+// FastSubject is where the owner of a lane listens for FAST envelopes, one or several
+// in a message: see AppendFast.
 func FastSubject(domain string, lane int) string { return fmt.Sprintf("fast.%s.%d", domain, lane) }
+
+// AppendFast appends an encoded envelope to a FAST message.
+func AppendFast(dst, envelope []byte) []byte { return bin.AppendString(dst, envelope) }
+
+// NextFast returns the first envelope of a FAST message, which it aliases, and what comes
+// behind it.
+func NextFast(message []byte) (envelope, rest []byte, err error) {
+	size, n := binary.Uvarint(message)
+	if n <= 0 || size > uint64(len(message)-n) {
+		return nil, nil, fmt.Errorf("FAST message: the length of an envelope, expected at most the %d bytes that follow", len(message))
+	}
+	message = message[n:]
+	return message[:size:size], message[size:], nil
+}
 
 // EpochSubject is where all connectors of a domain listen for announcements.
 func EpochSubject(domain string) string { return "epoch." + domain }

@@ -266,7 +266,7 @@ func (p *peer) fast(value []byte) {
 			p.dropFast(fastSilent)
 			continue
 		}
-		if err := p.s.to.Plane.Publish(delivery.FastSubject(p.s.port.cfg.Domain, part.lane), part.Append(nil)); err != nil {
+		if err := p.s.to.Plane.Publish(delivery.FastSubject(p.s.port.cfg.Domain, part.lane), delivery.AppendFast(nil, part.Append(nil))); err != nil {
 			p.dropFast(fastUnpublished)
 		}
 	}

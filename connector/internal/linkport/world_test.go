@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/linkerhq/linker/connector/internal/linkport"
 	"github.com/linkerhq/linker/pkg/broker/nats"
+	"github.com/linkerhq/linker/pkg/delivery"
 	"github.com/linkerhq/linker/pkg/embedded"
 	"github.com/linkerhq/linker/pkg/envelope"
 	"github.com/linkerhq/linker/pkg/ident"
@@ -160,9 +162,16 @@ func (b *brokers) Publish(subject string, data []byte) error {
 	if b.away != nil {
 		return b.away
 	}
-	e, err := envelope.Decode(data)
-	if err != nil {
+	if !strings.HasPrefix(subject, "fast.") {
 		return nil // states of links
+	}
+	record, rest, err := delivery.NextFast(data)
+	if err != nil || len(rest) > 0 {
+		return fmt.Errorf("%s: %d bytes behind: %w", subject, len(rest), err)
+	}
+	e, err := envelope.Decode(record)
+	if err != nil {
+		return err
 	}
 	b.fast <- published{e, subject}
 	return nil

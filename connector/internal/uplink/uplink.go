@@ -11,6 +11,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -155,20 +156,67 @@ type fastLane struct {
 
 	// mu is held while publishing, which only copies into a buffer: the numbers
 	// leave in order.
-	mu sync.Mutex
-	n  uint64 // guarded by mu; of the last message
+	mu      sync.Mutex
+	n       uint64     // guarded by mu; of the last record
+	message []byte     // guarded by mu; records that wait for whoever is about to publish
+	senders []fastSent // guarded by mu; whose records those are
+}
+
+// fastSent is who hears if a record cannot be published.
+type fastSent struct {
+	x         *Sender // nil: nobody
+	reference string
 }
 
 // publish publishes a record for a lane, which write makes of its stream and number.
-func (u *Uplink) publish(lane int, write func(stream, n uint64) []byte) error {
+// Records that others have for the lane at the same time go with it, in one message. Who
+// has sent what cannot be published is told.
+func (u *Uplink) publish(lane int, from fastSent, write func(stream, n uint64) []byte) {
 	f := &u.fast[lane]
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	err := u.to.Plane.Publish(f.subject, write(f.stream, f.n+1))
-	if err == nil {
-		f.n++
+	f.n++
+	f.message = delivery.AppendFast(f.message, write(f.stream, f.n))
+	f.senders = append(f.senders, from)
+	first, full := len(f.senders) == 1, len(f.message) >= delivery.MaxMessageSize
+	var failed []fastSent
+	if full {
+		failed = u.sendLocked(f)
 	}
-	return err
+	f.mu.Unlock()
+	if first && !full {
+		// Whoever is about to add to this message does so first; at low rates nobody is.
+		runtime.Gosched()
+		f.mu.Lock()
+		failed = u.sendLocked(f)
+		f.mu.Unlock()
+	}
+	for _, s := range failed {
+		s.x.unavailable(s.reference, "the live plane cannot be reached")
+	}
+}
+
+// sendLocked publishes what waits, if anything does. It returns who is to hear that it was
+// in vain.
+func (u *Uplink) sendLocked(f *fastLane) (failed []fastSent) {
+	if len(f.senders) == 0 {
+		return nil
+	}
+	err := u.to.Plane.Publish(f.subject, f.message)
+	if err != nil {
+		f.n -= uint64(len(f.senders)) // nobody has seen these numbers
+	}
+	for _, s := range f.senders {
+		switch {
+		case s.x == nil:
+		case err != nil:
+			failed = append(failed, s)
+		default:
+			u.metrics.fast.Inc()
+		}
+	}
+	clear(f.senders)
+	f.message, f.senders = f.message[:0], f.senders[:0]
+	return failed
 }
 
 // Settled waits until nothing is under way, logouts included, or ctx ends.

@@ -69,11 +69,18 @@ func (b *brokers) Publish(subject string, data []byte) error {
 	if b.away != nil {
 		return b.away
 	}
-	e, err := envelope.Decode(bytes.Clone(data)) // which will be used again
-	if err != nil || subject != delivery.FastSubject("domain-01", e.User().Lane(lanes)) {
-		return fmt.Errorf("%s: %w", subject, err)
+	for rest := bytes.Clone(data); len(rest) > 0; { // which will be used again
+		var record []byte
+		var err error
+		if record, rest, err = delivery.NextFast(rest); err != nil {
+			return fmt.Errorf("%s: %w", subject, err)
+		}
+		e, err := envelope.Decode(record)
+		if err != nil || subject != delivery.FastSubject("domain-01", e.User().Lane(lanes)) {
+			return fmt.Errorf("%s: %w", subject, err)
+		}
+		b.fast <- e
 	}
-	b.fast <- e
 	return nil
 }
 

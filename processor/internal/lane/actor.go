@@ -209,7 +209,7 @@ func (d *Driver) execute() {
 	for i := range fx.Failures {
 		e := &fx.Failures[i]
 		// At most once, like everything of the live plane.
-		_ = d.Plane.Publish(delivery.FastSubject(d.Domain, e.User().Lane(d.Lanes)), e.Encode())
+		_ = d.Plane.Publish(delivery.FastSubject(d.Domain, e.User().Lane(d.Lanes)), delivery.AppendFast(nil, e.Encode()))
 	}
 	for _, p := range fx.Produce {
 		d.produce(p)

@@ -165,13 +165,21 @@ func (b *inbox) answers(m *Metrics) func([]byte) {
 // fast receives FAST envelopes.
 func (b *inbox) fast(m *Metrics) func([]byte) {
 	return func(data []byte) {
-		e, err := envelope.DecodeNew(data)
-		if err != nil {
-			m.Custody.DropFast(custody.DropMalformed)
-			return
-		}
-		if !b.offer(custody.FastArrived{Envelope: e}) {
-			m.Custody.DropFast(custody.DropQueueFull)
+		for len(data) > 0 {
+			record, rest, err := delivery.NextFast(data)
+			if err != nil {
+				m.Custody.DropFast(custody.DropMalformed)
+				return
+			}
+			data = rest
+			e, err := envelope.DecodeNew(record)
+			if err != nil {
+				m.Custody.DropFast(custody.DropMalformed)
+				continue
+			}
+			if !b.offer(custody.FastArrived{Envelope: e}) {
+				m.Custody.DropFast(custody.DropQueueFull)
+			}
 		}
 	}
 }

@@ -19,7 +19,7 @@ const (
 	headroomFor   = 1   // second
 	rateFalls     = 0.9 // what is left of an earlier rate after paceEvery
 	leastHeadroom = 8 << 20
-	mostHeadroom  = 16 << 20
+	mostHeadroom  = 96 << 20
 	leastShare    = 4
 	leastPercent  = 10
 	// A process at rest gives back what it does not need any more, if that is much and it

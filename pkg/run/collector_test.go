@@ -17,7 +17,7 @@ func TestTheCollectorIsPacedByWhatTheProcessDoes(t *testing.T) {
 		"small and idle":   {0, 20 * mib, 8 * mib},
 		"large and idle":   {0, 800 * mib, 200 * mib},
 		"small and busy":   {30 * mib, 40 * mib, 30 * mib},
-		"small, too busy":  {600 * mib, 10 * mib, 16 * mib},
+		"small, too busy":  {600 * mib, 10 * mib, 96 * mib},
 		"too busy for any": {9000 * mib, 2000 * mib, 2000 * mib},
 		"large and busy":   {600 * mib, 2000 * mib, 600 * mib},
 		"just begun":       {0, 0, 8 * mib},

@@ -95,7 +95,7 @@ func newCluster(dir string, on servers, s setup) (*cluster, error) {
 
 // add prepares one more process; host is the last number of its address.
 func (c *cluster) add(program string, host int) *member {
-	m := &member{program: program, host: fmt.Sprint(c.subnet, host), log: filepath.Join(c.logs, fmt.Sprintf("%s-%d.log", program, host%10))}
+	m := &member{program: program, host: fmt.Sprint(c.subnet, host), environ: c.setup.environ, log: filepath.Join(c.logs, fmt.Sprintf("%s-%d.log", program, host%10))}
 	cache := filepath.Join(c.dir, fmt.Sprintf("%s-%d-network.json", program, host))
 	switch program {
 	case "metaserver":

@@ -36,6 +36,7 @@ type member struct {
 	host    string   // of its own: on it, every program has the ports that the documentation names
 	args    []string // static
 	log     string   // the file
+	environ []string // static; beside the usual
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd     // guarded by mu; nil: not started
@@ -56,7 +57,7 @@ func (m *member) start() error {
 	}
 	defer log.Close()
 	cmd := exec.Command(filepath.Join(dir, m.program), m.args...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, m.environ...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = ownGroup()
 	m.mu.Lock()

@@ -143,6 +143,7 @@ type setup struct {
 	debug      bool         // processes log everything
 	waiting    stack.Waiting
 
+	environ     []string      // of the services
 	drainSpread time.Duration // over which connectors send clients away
 }
 

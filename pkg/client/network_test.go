@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -174,9 +175,7 @@ func (s *sock) deliver(m stored) {
 	s.seq++
 	s.sent = append(s.sent, m.id)
 	f := map[string]any{"seq": s.seq}
-	for k, v := range m.frame {
-		f[k] = v
-	}
+	maps.Copy(f, m.frame)
 	s.write(f)
 }
 

@@ -80,8 +80,10 @@ func TestASenderDecidesForEachReceiverAnew(t *testing.T) {
 	t.Parallel()
 	n, err := topology.New(1, topology.Network{
 		Domains: []topology.Domain{
-			{Name: "here", URLs: []string{"ws://127.0.0.1:1"}}, {Name: "there", URLs: []string{"tcp://127.0.0.1:2"}},
-			{Name: "behind", URLs: []string{"tcp://127.0.0.1:3"}}, {Name: "island", URLs: []string{"ws://127.0.0.1:4"}},
+			{Name: "here", URLs: []string{"ws://127.0.0.1:1"}},
+			{Name: "there", URLs: []string{"tcp://127.0.0.1:2"}},
+			{Name: "behind", URLs: []string{"tcp://127.0.0.1:3"}},
+			{Name: "island", URLs: []string{"ws://127.0.0.1:4"}},
 		},
 		Links: []topology.Link{{N1: "here", N2: "there", Insecure: true}, {N1: "there", N2: "behind", Insecure: true}},
 		Apps: []topology.App{

@@ -100,8 +100,8 @@ func (r *rolling) send(ctx, sending context.Context, user string, receivers []st
 		}()
 		write := func(n int) {
 			// What cannot be written is found by the reader.
-			_ = ws.Write(ctx, websocket.MessageText, []byte(fmt.Sprintf(`{"type":"MESSAGE","data":{"to":"%s","content":"%d"},"reference":"%d","confirmationEnabled":false}`,
-				receivers[n%len(receivers)], n/len(receivers), n)))
+			_ = ws.Write(ctx, websocket.MessageText, fmt.Appendf(nil, `{"type":"MESSAGE","data":{"to":"%s","content":"%d"},"reference":"%d","confirmationEnabled":false}`,
+				receivers[n%len(receivers)], n/len(receivers), n))
 		}
 		for _, n := range waiting {
 			write(n)
@@ -212,7 +212,7 @@ func (r *rolling) take(ctx context.Context, user string, place int, features ...
 				}
 			}
 			if ack && f.Seq > 0 {
-				_ = ws.Write(ctx, websocket.MessageText, []byte(fmt.Sprintf(`{"type":"MESSAGE_ACK","data":{"upTo":%d}}`, f.Seq)))
+				_ = ws.Write(ctx, websocket.MessageText, fmt.Appendf(nil, `{"type":"MESSAGE_ACK","data":{"upTo":%d}}`, f.Seq))
 			}
 		}
 		stop()

@@ -3,6 +3,7 @@ package uplink_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/linkerhq/linker/pkg/envelope"
@@ -11,14 +12,14 @@ import (
 
 // traced are the events of a message as words.
 func (f *fixture) traced(id ident.MessageID) string {
-	text := ""
+	var text strings.Builder
 	for _, e := range f.trace.Find(id) {
-		text += fmt.Sprintf("%s for %s%d session %d lane %d offset %d towards %q %v %s; ", e.Kind, e.User, e.Users, e.Session, e.Lane, e.Offset, e.Peer, e.Road, e.Reason)
+		text.WriteString(fmt.Sprintf("%s for %s%d session %d lane %d offset %d towards %q %v %s; ", e.Kind, e.User, e.Users, e.Session, e.Lane, e.Offset, e.Peer, e.Road, e.Reason))
 		if e.At.IsZero() {
 			f.t.Errorf("%s has no time", e.Kind)
 		}
 	}
-	return text
+	return text.String()
 }
 
 func TestWhatTheLogHasIsTracedBeforeTheClientHearsOfIt(t *testing.T) {

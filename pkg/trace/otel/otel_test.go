@@ -58,11 +58,11 @@ func newSink(t *testing.T) *sink {
 			return
 		}
 		for _, rs := range request.ResourceSpans {
-			text := ""
+			var text strings.Builder
 			for _, a := range rs.Resource.Attributes {
-				text += a.Key + "=" + a.Value.GetStringValue() + " "
+				text.WriteString(a.Key + "=" + a.Value.GetStringValue() + " ")
 			}
-			c.services = append(c.services, text)
+			c.services = append(c.services, text.String())
 			for _, ss := range rs.ScopeSpans {
 				c.spans = append(c.spans, ss.Spans...)
 			}
@@ -78,19 +78,20 @@ func (c *sink) got() []string {
 	defer c.mu.Unlock()
 	var list []string
 	for _, s := range c.spans {
-		text := fmt.Sprintf("%d-%d %s", since(s.StartTimeUnixNano), since(s.EndTimeUnixNano), s.Name)
+		var text strings.Builder
+		text.WriteString(fmt.Sprintf("%d-%d %s", since(s.StartTimeUnixNano), since(s.EndTimeUnixNano), s.Name))
 		for _, a := range s.Attributes {
 			if a.Key == "linker.outcome" {
-				text += " " + a.Value.GetStringValue()
+				text.WriteString(" " + a.Value.GetStringValue())
 			}
 		}
 		for _, e := range s.Events {
-			text += fmt.Sprintf(" +%s@%d", e.Name, since(e.TimeUnixNano))
+			text.WriteString(fmt.Sprintf(" +%s@%d", e.Name, since(e.TimeUnixNano)))
 		}
 		if s.Status.GetCode() == wire.Status_STATUS_CODE_ERROR {
-			text += " !" + s.Status.Message
+			text.WriteString(" !" + s.Status.Message)
 		}
-		list = append(list, text)
+		list = append(list, text.String())
 	}
 	slices.Sort(list)
 	return list
@@ -223,11 +224,12 @@ func count(t *testing.T, r *running, series string) float64 {
 	}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
-			name := f.GetName()
+			var name strings.Builder
+			name.WriteString(f.GetName())
 			for _, l := range m.GetLabel() {
-				name += " " + l.GetValue()
+				name.WriteString(" " + l.GetValue())
 			}
-			if name == series {
+			if name.String() == series {
 				return m.GetCounter().GetValue()
 			}
 		}

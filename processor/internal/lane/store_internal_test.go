@@ -42,7 +42,7 @@ func TestWhatReadsWaitsForTheEarlierRowsOfItsTargetAndForNoOthers(t *testing.T) 
 		{"earlier and later rows beyond the limit", "A-3 A-3 A-3 A-1 ? A-1 A-2 A-2", "put A-3 A-3 A-3, " + two, "put A-1 A-1 A-2 A-2, " + one},
 	} {
 		job := storeJob{first: 7}
-		for _, to := range strings.Fields(c.rows) {
+		for to := range strings.FieldsSeq(c.rows) {
 			fx := custody.Effects{Put: []mailbox.Row{{To: to}}}
 			if to == "?" {
 				fx = custody.Effects{}
@@ -75,19 +75,20 @@ func ask(fx *custody.Effects, to string) {
 }
 
 func describeJob(j *storeJob) string {
-	s := "put"
+	var s strings.Builder
+	s.WriteString("put")
 	for _, r := range j.put {
-		s += " " + r.To
+		s.WriteString(" " + r.To)
 	}
-	return s + ", read" + describe(j.asked.reads) + ", count" + describe(j.asked.counts) + ", usage" + describe(j.asked.usages) + ", proved" + describe(j.proved)
+	return s.String() + ", read" + describe(j.asked.reads) + ", count" + describe(j.asked.counts) + ", usage" + describe(j.asked.usages) + ", proved" + describe(j.proved)
 }
 
 func describe[T any](list []after[T]) string {
-	s := ""
+	var s strings.Builder
 	for _, e := range list {
-		s += " " + e.to
+		s.WriteString(" " + e.to)
 	}
-	return s
+	return s.String()
 }
 
 func TestATargetWhoseRowsNeverEndIsReadAllTheSame(t *testing.T) {

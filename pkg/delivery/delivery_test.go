@@ -129,3 +129,26 @@ func FuzzDecodeAnswers(f *testing.F) {
 		}
 	})
 }
+
+func FuzzNextFast(f *testing.F) {
+	f.Add([]byte{})
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 'x'})
+	f.Add(delivery.AppendFast(delivery.AppendFast(nil, []byte("one")), nil))
+	f.Fuzz(func(t *testing.T, message []byte) {
+		var again []byte
+		for rest := message; len(rest) > 0; {
+			envelope, behind, err := delivery.NextFast(rest)
+			if err != nil {
+				return
+			}
+			if len(behind) >= len(rest) {
+				t.Fatalf("%d bytes left of %d", len(behind), len(rest))
+			}
+			again, rest = delivery.AppendFast(again, envelope), behind
+		}
+		// A length may be written in more bytes than it needs.
+		if len(again) > len(message) {
+			t.Errorf("got % x of % x", again, message)
+		}
+	})
+}

@@ -216,6 +216,12 @@ func appendFrame(b []byte, from ident.UserID, f *wire.Frame, e *envelope.Envelop
 	return wire.AppendMessage(b, from, f.Content, f.Reference, wire.Stamp{ID: e.ID, CreatedAt: e.CreatedAt})
 }
 
+// What a FAST record takes beside its content, roughly, and for each receiver.
+const (
+	fastOverhead = 512
+	fastMember   = 32
+)
+
 // sendFast publishes a message: one envelope for each lane that has receivers, and one
 // for each other domain.
 func (x *Sender) sendFast(f *wire.Frame, d *draft) {
@@ -235,7 +241,8 @@ func (x *Sender) sendFast(f *wire.Frame, d *draft) {
 		if i == 0 { // of a group it is told once
 			from = fastSent{x, f.Reference}
 		}
-		x.u.publish(d.shares[i].lane, from, func(stream, n uint64) []byte {
+		size := len(f.Content) + fastOverhead + fastMember*len(e.To)
+		x.u.publish(d.shares[i].lane, from, size, func(stream, n uint64) []byte {
 			e.Stream = stream
 			for i := range e.To {
 				e.To[i].N = n

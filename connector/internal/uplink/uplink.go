@@ -168,26 +168,30 @@ type fastSent struct {
 	reference string
 }
 
-// publish publishes a record for a lane, which write makes of its stream and number.
-// Records that others have for the lane at the same time go with it, in one message. Who
-// has sent what cannot be published is told.
-func (u *Uplink) publish(lane int, from fastSent, write func(stream, n uint64) []byte) {
+// publish publishes a record of about so many bytes for a lane, which write makes of its
+// stream and number. Records that others have for the lane at the same time go with it, in
+// one message, if that does not become too large. Who has sent what cannot be published is
+// told.
+func (u *Uplink) publish(lane int, from fastSent, size int, write func(stream, n uint64) []byte) {
 	f := &u.fast[lane]
+	var failed []fastSent
 	f.mu.Lock()
+	if len(f.message)+size > delivery.MaxMessageSize {
+		failed = u.sendLocked(f)
+	}
 	f.n++
 	f.message = delivery.AppendFast(f.message, write(f.stream, f.n))
 	f.senders = append(f.senders, from)
 	first, full := len(f.senders) == 1, len(f.message) >= delivery.MaxMessageSize
-	var failed []fastSent
 	if full {
-		failed = u.sendLocked(f)
+		failed = append(failed, u.sendLocked(f)...)
 	}
 	f.mu.Unlock()
 	if first && !full {
 		// Whoever is about to add to this message does so first; at low rates nobody is.
 		runtime.Gosched()
 		f.mu.Lock()
-		failed = u.sendLocked(f)
+		failed = append(failed, u.sendLocked(f)...)
 		f.mu.Unlock()
 	}
 	for _, s := range failed {

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// answerEvery is how long a lane may wait to hear of what was only taken, and
+	// answerEvery is how long a lane may wait to hear of what nothing waits for, and
 	// when answers are tried again that could not be published.
 	answerEvery = 100 * time.Millisecond
 	// maxGone and maxTokens bound what waits while the live plane is away; the
@@ -53,12 +53,12 @@ func (a *answers) addLocked(s *session.Session) {
 	}
 }
 
-func (a *answers) addProved(s *session.Session, tokens []uint64) {
+func (a *answers) addProved(s *session.Session, tokens []uint64, urgent bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.addLocked(s)
 	a.tokens = keepLast(append(a.tokens, tokens...), maxTokens)
-	a.urgent = true
+	a.urgent = a.urgent || urgent
 }
 
 func (a *answers) addGone(id uint64) {

@@ -315,11 +315,14 @@ func (d *Downlink) announcement(data []byte) {
 	}
 }
 
-// Proved hears from a session that its progress has moved.
-func (d *Downlink) Proved(s *session.Session, tokens []uint64) {
+// Proved hears from a session that its progress has moved. Its lane hears of it at once if
+// it is urgent, else within answerEvery, together with others.
+func (d *Downlink) Proved(s *session.Session, tokens []uint64, urgent bool) {
 	l := &d.lanes[s.Identity().Lane]
-	l.answers.addProved(s, tokens)
-	signal(d.wake)
+	l.answers.addProved(s, tokens, urgent)
+	if urgent {
+		signal(d.wake)
+	}
 }
 
 func signal(c chan struct{}) {

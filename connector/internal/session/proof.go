@@ -35,6 +35,7 @@ type proof struct {
 
 	owed   uint64 // the highest seq that needs proof
 	urgent bool   // a confirmation waits
+	hurry  bool   // a confirmation waits for the pong of the ping under way
 
 	tokens []token
 }
@@ -83,6 +84,7 @@ func (p *proof) ask(b []byte, now time.Time, seq uint64) []byte {
 	p.asked++
 	p.askedAt = now
 	p.mark = seq
+	p.hurry = p.urgent || p.hurry && p.underWay
 	p.underWay = true
 	p.idle, p.urgent = false, false
 	var payload [20]byte
@@ -132,9 +134,10 @@ func (s *Session) ponged(payload []byte) {
 	s.mu.Lock()
 	seq, ok := s.proof.answered(payload)
 	ok = ok && !s.proof.byAck
+	urgent := s.proof.hurry
 	s.mu.Unlock()
 	if ok {
-		s.prove(seq)
+		s.prove(seq, urgent)
 		s.Flush() // what was written meanwhile may want a ping
 	}
 }
@@ -147,7 +150,7 @@ func (s *Session) closeAnswered(code wire.CloseCode) {
 	seq := s.ledger.seq
 	s.mu.Unlock()
 	if answers {
-		s.prove(seq)
+		s.prove(seq, true)
 	}
 }
 
@@ -177,12 +180,12 @@ func (s *Session) acknowledge(f *wire.Frame) *wire.Problem {
 	case f.UpTo > seq:
 		return &wire.Problem{Code: wire.CodeInvalidField, Message: "data.upTo: beyond what was sent, expected at most " + strconv.FormatUint(seq, 10)}
 	}
-	s.prove(f.UpTo)
+	s.prove(f.UpTo, true) // whatever waits for it
 	return nil
 }
 
 // prove settles everything written up to seq and tells.
-func (s *Session) prove(seq uint64) {
+func (s *Session) prove(seq uint64, urgent bool) {
 	s.mu.Lock()
 	advanced := s.ledger.settle(seq)
 	tokens := s.proof.take(seq)
@@ -190,6 +193,6 @@ func (s *Session) prove(seq uint64) {
 	if advanced || len(tokens) > 0 {
 		_ = failpoint.Hit(failpoint.ConnectorBeforeProof)
 		s.env.Metrics.proofs.Inc()
-		s.env.Proofs.Proved(s, tokens)
+		s.env.Proofs.Proved(s, tokens, urgent || len(tokens) > 0)
 	}
 }

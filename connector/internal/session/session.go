@@ -45,8 +45,8 @@ type Sender interface {
 // Proofs hears of proofs of receipt, without any lock held. It does not block.
 type Proofs interface {
 	// Proved says that Progress has moved on, and which FAST deliveries are
-	// proved by their tokens.
-	Proved(s *Session, tokens []uint64)
+	// proved by their tokens. urgent: something waits for it.
+	Proved(s *Session, tokens []uint64, urgent bool)
 }
 
 // Env is what all sessions of a connector share. Every field is needed.

@@ -101,7 +101,7 @@ func (w *world) admit(s *Session, user ident.UserID) {
 	s.Admit(wire.AppendAuthReply(nil, wire.AuthReply{AppID: "a", UserID: string(user)}))
 }
 
-func (w *world) Proved(_ *Session, tokens []uint64) {
+func (w *world) Proved(_ *Session, tokens []uint64, _ bool) {
 	select {
 	case w.proofs <- tokens:
 	default:

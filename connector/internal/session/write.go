@@ -81,7 +81,7 @@ func (s *Session) wrote(l *load, n int, err error) (more bool) {
 		s.Identity().Sender.FetchDone(request)
 	}
 	if l.advanced {
-		s.env.Proofs.Proved(s, nil)
+		s.env.Proofs.Proved(s, nil, false)
 	}
 	if l.last {
 		if !l.cut {

@@ -23,9 +23,9 @@ import (
 type Proofs struct{ Target session.Proofs }
 
 // Proved passes on.
-func (p *Proofs) Proved(s *session.Session, tokens []uint64) {
+func (p *Proofs) Proved(s *session.Session, tokens []uint64, urgent bool) {
 	if p.Target != nil {
-		p.Target.Proved(s, tokens)
+		p.Target.Proved(s, tokens, urgent)
 	}
 }
 

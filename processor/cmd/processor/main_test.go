@@ -44,9 +44,11 @@ func TestEverySettingReachesItsField(t *testing.T) {
 func fields(t *testing.T, v reflect.Value) {
 	t.Helper()
 	for i := range v.NumField() {
-		if v.Field(i).Kind() == reflect.Struct {
+		switch {
+		case v.Field(i).Kind() == reflect.Struct:
 			fields(t, v.Field(i))
-		} else if v.Field(i).IsZero() {
+		case v.Field(i).Kind() == reflect.Func: // a way to servers of the same process
+		case v.Field(i).IsZero():
 			t.Errorf("nothing sets %s", v.Type().Field(i).Name)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -161,5 +162,34 @@ func TestLifetimesPassInRedisWhileItRuns(t *testing.T) {
 		t.Fatal("the key was not set")
 	}
 	for !ask(":0\r\n", "EXISTS", "k") { // until the deadline of the connection
+	}
+}
+
+// What a client asks while the server goes is answered or not; it harms nobody.
+func TestRedisIsAskedWhileItIsClosed(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		redis, err := embedded.Redis(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var asking sync.WaitGroup
+		for range 4 {
+			conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", redis.Addr())
+			if err != nil {
+				t.Fatal(err)
+			}
+			asking.Go(func() {
+				_, _ = io.Copy(io.Discard, conn) // until the server goes
+			})
+			asking.Go(func() {
+				defer conn.Close()
+				for err := error(nil); err == nil; {
+					_, err = conn.Write([]byte("*1\r\n$4\r\nINFO\r\n"))
+				}
+			})
+		}
+		redis.Close()
+		asking.Wait()
 	}
 }

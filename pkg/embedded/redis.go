@@ -48,4 +48,10 @@ func (r *RedisServer) Run(ctx context.Context) error {
 }
 
 // Close stops the server; what it held is gone.
-func (r *RedisServer) Close() { r.redis.Close() }
+func (r *RedisServer) Close() {
+	// First the connections: a command that is asked while the store closes panics.
+	if server := r.redis.Server(); server != nil { // nil: it is closed
+		server.Close()
+	}
+	r.redis.Close()
+}

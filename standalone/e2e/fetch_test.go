@@ -1,25 +1,47 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
 
 // store sends count messages to a user who is not there, and returns when the
-// server has accepted all of them.
-func store(t *testing.T, s *system, from, to string, count int) {
+// server has accepted all of them: the id of the last one.
+func store(t *testing.T, s *system, from, to string, count int) string {
 	t.Helper()
 	sender := s.login(t, from, "accept")
 	for n := range count {
 		sender.say(to, strconv.Itoa(n), "")
 	}
+	last := ""
 	for range count {
-		sender.expect("MESSAGE_ACCEPTED")
+		last = sender.expect("MESSAGE_ACCEPTED").Data.ID
 	}
 	sender.leave()
+	return last
+}
+
+// awaitStored waits until the mailbox has a message for a user, and so all before it.
+func awaitStored(t *testing.T, s *system, user, id string) {
+	t.Helper()
+	url := s.endpoint("processor") + "/v1/messages/" + id
+	eventually(t, "stored", func() bool {
+		code, body := get(t, url)
+		if code == http.StatusTooManyRequests {
+			return false // others ask as well
+		}
+		var x traced
+		if err := json.Unmarshal([]byte(body), &x); code != http.StatusOK || err != nil {
+			t.Fatalf("%s: got %d, %v: %s", url, code, err, body)
+		}
+		return strings.HasPrefix(x.place(), user+": waiting in mailbox, ")
+	})
 }
 
 // numbers checks that the frames are the messages from first on, in order.
@@ -188,7 +210,8 @@ func TestASocketKilledInMidFetchLosesNothing(t *testing.T) {
 				t.Parallel()
 				const count = 400
 				a, b := newUser(), newUser()
-				store(t, shared, a, b, count)
+				// A busy machine may need seconds for all that is stored here at once.
+				awaitStored(t, shared, b, store(t, shared, a, b, count))
 				r := loginRaw(t, shared.WebsocketURL(), b)
 				r.text(t, `{"type":"FETCH_MISSING_MESSAGES_REQUEST","data":{"count":400}}`)
 				first := make([]*frame, read)

@@ -35,7 +35,7 @@ const (
 	// takes custody of it.
 	SpillAfter = time.Second
 	// FetchWait is how long a fetch waits for records below its bound to be
-	// proved or stored.
+	// proved or stored. For those that are held until the store has counted it waits on.
 	FetchWait = time.Second
 	// ClaimFor is how long a fetched row is kept from other fetches of the same
 	// user while its socket gives no proof.

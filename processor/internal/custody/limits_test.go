@@ -146,6 +146,18 @@ func TestTheHintCountsWhatIsHeld(t *testing.T) {
 	b.want("the store has none of them", b.step(&custody.Counted{Count: b.counts[0]}), `frame 7/1 {"type":"MIS`)
 }
 
+func TestAFetchWaitsForWhatIsHeldHoweverLongThatTakes(t *testing.T) {
+	t.Parallel()
+	b := limited(t, custody.Limits{Rows: 5})
+	b.message("A-2", "A-1", 1, false)
+	b.login(7, "A-1", 0)
+	got := b.record(envelope.Envelope{Kind: envelope.KindFetch, To: []envelope.Recipient{{User: "A-1"}}, Session: 7, Connector: c1, Request: 1, Count: 2})
+	b.want("fetch", got, "")
+	b.want("the store is slow", b.after(2*custody.FetchWait), "")
+	b.want("counted", b.step(&custody.UsageRead{User: "A-1"}), "put A-1@1 proved false")
+	b.want("the row is read behind the one that is put", b.after(time.Second), "read A-1 after 0 before 2 limit 2")
+}
+
 func TestWhatIsUnderWayDoesNotExpire(t *testing.T) {
 	t.Parallel()
 	b := limited(t, custody.Limits{Expire: time.Hour})

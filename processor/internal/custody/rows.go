@@ -255,8 +255,8 @@ func (s *State) serveFetch(sn *session, fx *Effects) {
 		s.fetchDone(sn, 0, fx) // everything is pushed
 		return
 	}
-	if !f.started && s.now.Before(f.until) && sn.user.unsettledBefore(query.Before) {
-		return
+	if !f.started && (s.now.Before(f.until) && sn.user.unsettledBefore(query.Before) || sn.user.heldIn(query) > 0) {
+		return // what is held waits for an answer of the store, as this fetch would
 	}
 	f.started = true
 	if f.finished {

@@ -101,7 +101,10 @@ func (s *Session) endedBy() Cause {
 // readLoop is the reader: it ends when nothing more can be read that means anything, or
 // something else than meanwhile is to be read.
 func (s *Session) readLoop(meanwhile reading) {
-	take := s.take
+	take := func(b []byte) bool {
+		s.take(b)
+		return s.reading == meanwhile
+	}
 	for s.reading == meanwhile {
 		if err := s.socket.read(take); err != nil && s.reading <= readOn {
 			s.end(nil, CausePeer)

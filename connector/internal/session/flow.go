@@ -119,7 +119,6 @@ func (s *Session) Tick() {
 	s.mu.Lock()
 	at, patience, held, paused := s.state, s.patience, !s.heldSince.IsZero(), s.flow.paused
 	s.mu.Unlock()
-	s.socket.tick()
 	now := time.Duration(s.socket.now())
 	switch {
 	case at == ended:

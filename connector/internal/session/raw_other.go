@@ -13,8 +13,6 @@ type raw struct{ conn *struct{} }
 
 func (*raw) init(net.Conn, *Buffers) {}
 
-func (*raw) read(func([]byte) bool) error { return errors.ErrUnsupported }
-
-func (*raw) hungUp() bool { return false }
+func (*raw) read() (*[]byte, error) { return nil, errors.ErrUnsupported }
 
 func (*raw) write([]byte) (int, error) { return 0, errors.ErrUnsupported }

@@ -101,10 +101,7 @@ func (s *Session) endedBy() Cause {
 // readLoop is the reader: it ends when nothing more can be read that means anything, or
 // something else than meanwhile is to be read.
 func (s *Session) readLoop(meanwhile reading) {
-	take := func(b []byte) bool {
-		s.take(b)
-		return s.reading == meanwhile
-	}
+	take := s.take
 	for s.reading == meanwhile {
 		if err := s.socket.read(take); err != nil && s.reading <= readOn {
 			s.end(nil, CausePeer)

@@ -62,9 +62,8 @@ func newSocket(conn net.Conn, buffers *Buffers, head []byte) *socket {
 
 func (s *socket) now() int64 { return int64(time.Since(s.start)) + 1 }
 
-// read waits for bytes and hands them to take, which may keep none of them and says
-// whether it wants more now. Whoever wants more may hear late of the peer's end: see tick.
-func (s *socket) read(take func([]byte) bool) error {
+// read waits for bytes and hands them to take, which may keep none of them.
+func (s *socket) read(take func([]byte)) error {
 	if len(s.head) > 0 {
 		head := s.head
 		s.head = nil
@@ -83,17 +82,14 @@ func (s *socket) read(take func([]byte) bool) error {
 		}
 		return err
 	}
-	return s.raw.read(func(b []byte) bool {
-		s.came(len(b))
-		return take(b)
-	})
-}
-
-// tick wakes read if the peer has ended the connection and it has not noticed.
-func (s *socket) tick() {
-	if s.raw.hungUp() {
-		_ = s.conn.SetReadDeadline(time.Now().Add(-time.Second))
+	buf, err := s.raw.read()
+	if err != nil {
+		return err
 	}
+	s.came(len(*buf))
+	take(*buf)
+	s.buffers.put(buf)
+	return nil
 }
 
 func (s *socket) came(n int) {
@@ -170,7 +166,7 @@ func (s *socket) finish() {
 // parting time is over.
 func (s *socket) discard() {
 	for limit := s.received.Load() + partingBytes; s.received.Load() < limit; {
-		if err := s.read(func([]byte) bool { return false }); err != nil {
+		if err := s.read(func([]byte) {}); err != nil {
 			return
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -211,40 +210,6 @@ func TestWhatTheKernelHoldsOfATLSConnectionIsNotTakenOff(t *testing.T) {
 	}
 	off, waiting := s.takenOff()
 	t.Errorf("taken off %d, waiting %v", off, waiting)
-}
-
-// The kernel reports an end only once, and with bytes that came just before: whoever has
-// read those is told nothing more.
-func TestAnEndThatCameWithTheLastBytesIsFoundAtTheNextLook(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, listen(t), 0)
-	reading, goOn := make(chan struct{}), make(chan struct{})
-	w.sender.submitted = sync.OnceFunc(func() {
-		close(reading)
-		<-goOn
-	})
-	c, s := w.login()
-	const message = `{"type":"MESSAGE","data":{"to":"ANZ-1","content":"x"}}`
-	c.send(message)
-	<-reading
-	c.send(message)
-	_ = c.raw.Close()
-	close(goOn)
-	for range 2 {
-		<-w.sender.frames
-	}
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for late := time.After(10 * time.Second); ; {
-		select {
-		case <-w.ended:
-			return
-		case <-tick.C:
-			s.Tick()
-		case <-late:
-			t.Fatal("the session goes on")
-		}
-	}
 }
 
 func TestWhatAResetConnectionDidNotTakeIsCounted(t *testing.T) {

@@ -54,7 +54,8 @@ type reply struct {
 }
 
 // openPage starts a browser and shows url in it. The test is skipped where no
-// browser is installed.
+// browser is installed, and not parallel to others: a browser is a dozen processes, and
+// on two processors with sixteen tests beside it a click takes seconds.
 func openPage(t *testing.T, url string) *page {
 	t.Helper()
 	p := startChromium(t, findChromium(t))

@@ -172,7 +172,6 @@ func TestTheClientInNodeGetsEverythingOnceAndInOrderOverKills(t *testing.T) {
 }
 
 func TestTheClientInABrowserGetsEverythingOnceAndInOrderOverKills(t *testing.T) {
-	t.Parallel()
 	findChromium(t)
 	m := newMortal(t)
 	s := newScenario(m.at)

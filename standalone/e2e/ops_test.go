@@ -171,6 +171,5 @@ func TestPagesOfOtherOriginsStayOutWhereOriginsAreSet(t *testing.T) {
 }
 
 func TestTwoUsersTalkInABrowser(t *testing.T) {
-	t.Parallel()
 	browserTest(t, shared.ConsoleURL(), shared.WebsocketURL())
 }

@@ -55,7 +55,6 @@ func (w *world) processor(domain string) http.Handler {
 
 // TestThePictureFollowsTheNetwork changes a network under the eyes of a browser.
 func TestThePictureFollowsTheNetwork(t *testing.T) {
-	t.Parallel()
 	const hostile = `<b onclick="x">&amp;`
 	w := &world{
 		links: map[string]string{"domain-01 domain-02": "up", "domain-02 domain-01": "up"},
@@ -135,7 +134,6 @@ func TestThePictureFollowsTheNetwork(t *testing.T) {
 }
 
 func TestThePictureShowsARunningNetwork(t *testing.T) {
-	t.Parallel()
 	findChromium(t) // before anything is started
 	n := startNetwork(t, networkSetup{yaml: describeNetwork(3, ringOf(3))})
 	first, second := userAt(1, 1), userAt(2, 1)

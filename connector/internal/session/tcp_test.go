@@ -3,10 +3,12 @@ package session
 import (
 	"crypto/tls"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -210,6 +212,40 @@ func TestWhatTheKernelHoldsOfATLSConnectionIsNotTakenOff(t *testing.T) {
 	}
 	off, waiting := s.takenOff()
 	t.Errorf("taken off %d, waiting %v", off, waiting)
+}
+
+// The kernel reports an end only once, and together with bytes that came just before:
+// whoever has read those has to look again.
+func TestAnEndThatCameWithTheLastBytesIsNoticedAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*net.TCPConn) error{
+		"closed": func(*net.TCPConn) error { return nil },
+		"reset":  func(c *net.TCPConn) error { return c.SetLinger(0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, listen(t), 0)
+			reading, goOn := make(chan struct{}), make(chan struct{})
+			w.sender.submitted = sync.OnceFunc(func() {
+				close(reading)
+				<-goOn
+			})
+			c, _ := w.login()
+			const message = `{"type":"MESSAGE","data":{"to":"ANZ-1","content":"x"}}`
+			c.send(message)
+			<-reading
+			c.send(message)
+			if err := errors.Join(end(c.raw.(*net.TCPConn)), c.raw.Close()); err != nil {
+				t.Fatal(err)
+			}
+			close(goOn)
+			select {
+			case <-w.ended:
+			case <-time.After(10 * time.Second):
+				t.Fatal("the session goes on")
+			}
+		})
+	}
 }
 
 func TestWhatAResetConnectionDidNotTakeIsCounted(t *testing.T) {

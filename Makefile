@@ -124,9 +124,11 @@ size:
 
 .PHONY: fuzz
 fuzz:
-	@grep -rnoE '^func Fuzz[A-Za-z0-9_]+' --include='*_test.go' $(MODULES) | sed -E 's|/[^/:]+:[0-9]+:func | |' | sort | \
+	@mkdir -p $(BIN) && cache=$$(go env GOCACHE)/fuzz && built= && \
+	grep -rnoE '^func Fuzz[A-Za-z0-9_]+' --include='*_test.go' $(MODULES) | sed -E 's|/[^/:]+:[0-9]+:func | |' | sort | \
 	while read -r dir target; do echo "fuzz $$dir $$target for $(FUZZTIME)"; \
-	go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$dir" || exit 1; done
+	[ "$$built" = "$$dir" ] || go test -c -fuzz . -o $(BIN)/fuzz.test "./$$dir" || exit 1; built=$$dir; \
+	(cd "$$dir" && exec $(BIN)/fuzz.test -test.run '^$$' -test.fuzz "^$$target\$$" -test.fuzztime $(FUZZTIME) -test.fuzzcachedir "$$cache/$$dir") || exit 1; done
 
 .PHONY: cover
 cover:
